@@ -1,0 +1,44 @@
+# Everything sets itself up: Python 3.11 or newer and make are all a machine needs.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: quickstart test test-vllm lint format lock clean
+
+quickstart: $(READY)
+	$(BIN)/zephyr run recipes/quickstart.yaml
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not vllm" --durations=10
+
+# A real vLLM from its own environment: make test-vllm ZEPHYR_VLLM_PYTHON=/path/to/venv/bin/python
+test-vllm: $(READY)
+	$(BIN)/python -m pytest -m vllm -s
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Built from the pinned lock file with pip, so pip's own configuration (a CPU build of torch in find-links) holds.
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $(READY)
+
+# Pins for every supported platform. The local part of a torch version names one build of it, so it is left out.
+lock:
+	$(PYTHON) -m venv .lockenv && .lockenv/bin/pip install --quiet uv
+	.lockenv/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links $(addprefix --find-links ,$(FIND_LINKS)) --constraint deploy/constraints.txt -o requirements.lock
+	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock
+	rm -rf .lockenv
+
+clean:
+	rm -rf .venv build *.egg-info

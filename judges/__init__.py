@@ -1,0 +1,1 @@
+"""Judges: one per file. Start at `judges/base.py`."""

@@ -1,0 +1,1 @@
+"""Reports a person looks at, from the files of a finished run."""

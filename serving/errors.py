@@ -1,0 +1,18 @@
+"""What can go wrong between us and a model."""
+
+
+class ServingError(Exception):
+    """A model cannot be served or reached at all: wrong address, missing weights, a server that dies. Stops the run."""
+
+
+class RequestFailed(Exception):
+    """One request got no answer. The record it was for is dropped with `reason`; the others go on.
+
+    `reason`: `rejected_request` (the server will never take it), `too_long` (for the model's context) or
+    `transport_error` (all tries used; the next run asks again).
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail

@@ -1,0 +1,120 @@
+"""Who answers, and where. `Sampler` is what is asked; the rest is where it is asked.
+
+Every field of a `Sampler`, and a model's `identity`, changes the text and is in every fingerprint. No other field of a
+model does: addresses, slots, timeouts and limits can change between two halves of one run.
+"""
+
+import os
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from records.base import Strict
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
+
+
+class Sampler(Strict):
+    """One way of asking one model. Two samplers of one model are two columns in the dataset."""
+
+    name: Name
+    """Stands for the sampler in the dataset, the card and the report."""
+    model: str
+    """A name from the recipe's `models`."""
+    temperature: float = Field(1.0, ge=0, le=5)
+    """UltraFeedback: 1.0 (src/comparison_data_generation/main.py)."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """UltraFeedback: 1.0."""
+    max_tokens: int = Field(1024, ge=1)
+    """Longest answer, in tokens. UltraFeedback: 1024."""
+    n: int = Field(1, ge=1, le=256)
+    """Answers per prompt, from one request."""
+    seed: int = Field(0, ge=0)
+    """Each request's seed is drawn from this and the prompt's id."""
+    principle: str | dict[str, float] | None = None
+    """System prompt: a file of prompts/principles, or several with their odds, drawn by prompt id."""
+    stop: tuple[str, ...] = ()
+
+
+class Serving(Strict):
+    """What all four kinds share."""
+
+    model: str
+    """A folder, a file, a Hugging Face id, or the name the endpoint knows the model by."""
+    revision: str | None = None
+    """Commit of the Hugging Face repository; None takes the newest and records it."""
+    max_in_flight: int = Field(64, ge=1)
+    """Requests at the model at one time, at most."""
+    timeout: float = Field(600, gt=0)
+    """Seconds for one request, all its tokens included."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What changes the text: part of every fingerprint."""
+        return {"model": self.model, "revision": self.revision}
+
+
+class LlamaCpp(Serving):
+    """The embedded server: llama.cpp in a process of its own, GGUF weights, any CPU."""
+
+    kind: Literal["llamacpp"] = "llamacpp"
+    max_in_flight: int = Field(16, ge=1)
+    slots: int = Field(8, ge=1)
+    """Sequences decoded together."""
+    context: int = Field(1024, ge=64)
+    """Tokens of prompt and answer for one sequence."""
+    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    """More threads than free cores is many times slower, not faster."""
+    start_timeout: float = Field(120, gt=0)
+    """Seconds until the server must answer."""
+
+
+class Vllm(Serving):
+    """A vLLM server this project starts, watches and stops. Loopback only, prefix caching on."""
+
+    kind: Literal["vllm"] = "vllm"
+    max_in_flight: int = Field(256, ge=1)
+    python: str | None = None
+    """Interpreter of vLLM's own environment; else $ZEPHYR_VLLM_PYTHON, else `vllm` on PATH."""
+    args: dict[str, str | int | float | bool] = {}
+    """Further flags of `vllm serve`: {max-model-len: 4096, enforce-eager: true}; false writes --no-…."""
+    env: dict[str, str] = {}
+    """Environment of the server, above this process's own."""
+    dtype: str = "auto"
+    start_timeout: float = Field(1200, gt=0)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return super().identity | {"dtype": self.dtype, "quantization": self.args.get("quantization")}
+
+
+class Adapter(Serving):
+    """A LoRA this project trained, on a vLLM that serves its base. `model` is the adapter's folder."""
+
+    kind: Literal["adapter"] = "adapter"
+    on: str
+    """The `vllm` model of the recipe that serves the base."""
+
+
+class Endpoint(Serving):
+    """An address that already exists: vLLM, OpenAI, any compatible server. Never started or stopped by us."""
+
+    kind: Literal["endpoint"] = "endpoint"
+    base_url: str = Field(pattern=r"^https?://")
+    """Up to and including /v1."""
+    key_env: str | None = None
+    """Name of the environment variable that holds the key; the key itself is never in a recipe."""
+    client: Literal["plain", "openai"] = "plain"
+    """`plain`: aiohttp, cheapest. `openai`: the OpenAI client, for hosted providers."""
+    requests_per_minute: float | None = Field(None, gt=0)
+    tokens_per_minute: float | None = Field(None, gt=0)
+    """Prompt tokens and max_tokens together, counted before asking."""
+    price_in: float = Field(0, ge=0)
+    """Per million prompt tokens."""
+    price_out: float = Field(0, ge=0)
+    """Per million answer tokens."""
+    logprobs: bool = True
+    """Whether it gives token log-probabilities; without them a rating is sampled."""
+
+
+Model = Annotated[LlamaCpp | Vllm | Adapter | Endpoint, Field(discriminator="kind")]

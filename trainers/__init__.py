@@ -1,0 +1,1 @@
+"""Thin over TRL: settings in, model folder out."""
