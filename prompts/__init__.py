@@ -1,1 +1,1 @@
-"""Text as data, and the loaders that fill it: judge prompts, principles, chat templates, sources of prompts."""
+"""What is asked: text as data, and the sources prompts come from. Start at `prompts/load.py`."""
