@@ -1,0 +1,107 @@
+"""Score an answer by the constraints its prompt carries: 0 (none kept) to 1 (all kept). Asks no model.
+
+The score is the mean over the constraints of how far each is kept (`judges/constraints.py`); it is 1 only
+when every check holds. `reference` adds the check that an answer's final number is the prompt's reference, for
+maths sets: a reference of GSM8K ends in `#### 18`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from judges.base import Verdict
+from judges.constraints import CONSTRAINT, Constraint, NumberAnswer, final_number
+from records.base import Strict
+from records.schema import Completion, Prompt
+from serving.chat import Chat
+
+ASPECT = "constraints"
+
+
+class RuleError(ValueError):
+    """A prompt's constraint cannot be read; its completions get status `rule_error` and no score."""
+
+
+class Rules(Strict):
+    kind: Literal["rules"] = "rules"
+    name: str = "rules"
+    reference: Literal["ignore", "marked", "last"] = "ignore"
+    """Whether a prompt's `reference` must be the answer's final number, and where that stands: after the last
+    mark (`A:`, `####`, `answer is`, a box) or as the last number in the text."""
+
+    def build(self, chat: Chat | None = None) -> "RulesJudge":
+        return RulesJudge(self)
+
+
+class RulesJudge:
+    def __init__(self, settings: Rules) -> None:
+        self.settings = settings
+
+    async def __call__(self, prompt: Prompt, completions: Sequence[Completion]) -> list[list[Verdict]]:
+        try:
+            constraints = read_constraints(prompt, self.settings.reference)
+        except RuleError as error:
+            return [[Verdict(ASPECT, "rule_error", 0, 1, detail=str(error))] for _ in completions]
+        if not constraints:
+            none = "the prompt has no constraints a machine can check"
+            return [[Verdict(ASPECT, "not_applicable", 0, 1, detail=none)] for _ in completions]
+        return [[judge_text(completion.text, constraints)] for completion in completions]
+
+
+def judge_text(text: str, constraints: Sequence[Constraint]) -> Verdict:
+    """The verdict on one answer; `detail` lists what was kept and what was broken."""
+    if not text.strip():
+        return Verdict(ASPECT, "ok", 0, 1, score=0.0, detail="the answer is empty")
+    kept = [c.describe() for c in constraints if c.check(text)]
+    broken = [f"{c.describe()} ({c.find(text)[2]})" for c in constraints if not c.check(text)]
+    lists = [f"{title}: {', '.join(rules)}" for title, rules in (("kept", kept), ("broken", broken)) if rules]
+    score = sum(c.degree(text) for c in constraints) / len(constraints)
+    return Verdict(ASPECT, "ok", 0, 1, score=score, detail="; ".join(lists))
+
+
+def all_kept(prompt: Prompt, completion: Completion) -> bool | None:
+    """Whether the answer keeps every constraint of its prompt; None for a prompt without any.
+
+    Raises:
+        RuleError: a constraint cannot be read.
+    """
+    constraints = read_constraints(prompt)
+    return all(c.check(completion.text) for c in constraints) if constraints else None
+
+
+def read_constraints(
+    prompt: Prompt, reference: Literal["ignore", "marked", "last"] = "ignore"
+) -> list[Constraint]:
+    """The constraints in a prompt's `meta`, and with `reference` its known answer.
+
+    Raises:
+        RuleError: one cannot be read; names the prompt, the constraint, the field and what was wanted.
+    """
+    raw = prompt.meta.get("constraints") or []
+    if not isinstance(raw, list | tuple):
+        raise RuleError(f"prompt {prompt.id[:12]} has constraints={raw!r}, wanted a list of {{kind: …}}")
+    constraints = [
+        _read(item, f"prompt {prompt.id[:12]}, constraint {i}") for i, item in enumerate(raw, start=1)
+    ]
+    if reference != "ignore" and (known := prompt.meta.get("reference")) is not None:
+        value = (
+            final_number(str(known), "marked") if "####" in str(known) else final_number(str(known), "last")
+        )
+        if value is None:
+            raise RuleError(
+                f"prompt {prompt.id[:12]} has reference={known!r}, wanted one that ends in a number"
+            )
+        constraints.append(NumberAnswer(kind="number_answer", value=str(value), read=reference))
+    return constraints
+
+
+def _read(item: Any, where: str) -> Constraint:
+    # A column of structs gives every constraint every field, empty where it has none.
+    fields = {k: v for k, v in item.items() if v is not None} if isinstance(item, dict) else item
+    try:
+        return CONSTRAINT.validate_python(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"][1:]) or "kind"
+        raise RuleError(f"{where}: {item!r}: {field}: {first['msg']}") from error
