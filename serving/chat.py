@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
 from records.schema import Usage
 
@@ -20,6 +19,8 @@ class Request:
     stop: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     """The answer is one of these; the server is asked to allow nothing else."""
+    prefix: str = ""
+    """How the answer begins; the model goes on from there. vLLM and llama.cpp can, hosted providers cannot."""
     top_logprobs: int = 0
     """Alternatives per token whose log-probabilities come back; 0 asks for none."""
 
@@ -30,9 +31,6 @@ class Token:
 
     text: str
     alternatives: dict[str, float]
-
-
-FinishReason = Literal["stop", "length", "content_filter"]
 
 
 @dataclass(frozen=True, slots=True)

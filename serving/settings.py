@@ -106,6 +106,8 @@ class Endpoint(Serving):
     """Name of the environment variable that holds the key; the key itself is never in a recipe."""
     client: Literal["plain", "openai"] = "plain"
     """`plain`: aiohttp, cheapest. `openai`: the OpenAI client, for hosted providers."""
+    dialect: Literal["vllm", "openai"] = "openai"
+    """`vllm` where it is one: restricted answers and answers with a given beginning are then asked for in its words."""
     requests_per_minute: float | None = Field(None, gt=0)
     tokens_per_minute: float | None = Field(None, gt=0)
     """Prompt tokens and max_tokens together, counted before asking."""

@@ -1,0 +1,170 @@
+"""A recipe: one YAML file that decides everything in a run. The same class is the flows' parameter and its form."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from judges import JudgeSettings, Jury, panel
+from pairs.policies import PairSettings
+from prompts.sources import PromptSource
+from records.base import Strict
+from records.ids import fingerprint
+from serving.settings import Adapter, Model, Name, Sampler
+from trainers.settings import DPOSettings, SFTSettings
+
+
+class RecipeError(ValueError):
+    """A recipe cannot mean what it says. Nothing was started."""
+
+
+class SFT(SFTSettings):
+    """Supervised fine-tuning on the best answers (best-of-n with the judge of this recipe)."""
+
+
+class Training(Strict):
+    """Which model is trained, and how."""
+
+    base: str
+    """The model to train: a name from `models`, a folder or a Hugging Face id."""
+    sft: SFTSettings | None = None
+    """Best-of-n answers first, DPO on top of it; None leaves it out."""
+    dpo: DPOSettings | None = None
+    export: Literal["none", "gguf"] = "none"
+    """`gguf` also writes each model as one file that llama.cpp, Ollama and LM Studio read."""
+
+
+class Evaluation(Strict):
+    """Models answer held-out prompts before and after training; the same judge scores them."""
+
+    prompts: int = Field(64, ge=1)
+    """Held-out prompts, at most; drawn by prompt id."""
+    sampler: Sampler
+    """How every model is asked. Its `model` says how they are served: their weights take that model's place."""
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """Of the intervals, bootstrapped over prompts."""
+
+
+class Recipe(Strict):
+    """Prompts -> completions -> judgements -> pairs -> SFT -> DPO -> evaluation."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60, json_schema_extra={"position": 0})
+    """Names the run and its folder."""
+    description: str = Field("", json_schema_extra={"position": 1})
+    seed: int = Field(0, ge=0, json_schema_extra={"position": 2})
+    """All chance in the run: splits, principles, request seeds, ties, training order."""
+    prompts: PromptSource = Field(json_schema_extra={"position": 3})
+    models: dict[Name, Model] = Field(min_length=1, json_schema_extra={"position": 4})
+    samplers: tuple[Sampler, ...] = Field(min_length=1, json_schema_extra={"position": 5})
+    """Each answers every prompt."""
+    judge: JudgeSettings = Field(json_schema_extra={"position": 6})
+    pairs: PairSettings = Field(PairSettings(), json_schema_extra={"position": 7})
+    training: Training | None = Field(None, json_schema_extra={"position": 8})
+    evaluation: Evaluation | None = Field(None, json_schema_extra={"position": 9})
+    shard_size: int = Field(500, ge=1, json_schema_extra={"position": 10})
+    """Prompts per shard: a shard is one file, one Prefect task and one unit of retry."""
+    shards_in_flight: int = Field(8, ge=1, json_schema_extra={"position": 11})
+    """Shards open at a time, over all samplers; bounds memory."""
+    max_failed: float = Field(0.1, ge=0, le=1, json_schema_extra={"position": 12})
+    """Share of rows a stage may lose to failures before the run stops, with its finished work kept."""
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> "Recipe":
+        names = [sampler.name for sampler in self.samplers]
+        if len(set(names)) != len(names):
+            raise ValueError(f"samplers {names}: two have the same name")
+        for sampler in (*self.samplers, *((self.evaluation.sampler,) if self.evaluation else ())):
+            _known(sampler.model, self.models, f"samplers.{sampler.name}.model")
+        for member in self.jury.members:
+            if member.kind == "rating":
+                _known(member.model, self.models, f"judge {member.name}.model")
+        for name, model in self.models.items():
+            if isinstance(model, Adapter) and getattr(self.models.get(model.on), "kind", None) != "vllm":
+                raise ValueError(f"models.{name}.on: {model.on!r} must name a model of kind vllm")
+        if self.evaluation and not self.training:
+            raise ValueError("evaluation: compares a model before and after training, and `training` is missing")
+        if self.training and self.training.dpo and not self.training.sft and len(self.samplers) < 2:
+            n = self.samplers[0].n
+            if n < 2:
+                raise ValueError("samplers: pairs need at least two answers per prompt; add a sampler or set n: 2")
+        return self
+
+    @property
+    def jury(self) -> Jury:
+        return panel(self.judge)
+
+    def asked(self, sampler: Sampler, identity: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Everything that decides one sampler's answers besides the prompt: its fingerprint's content."""
+        fields = sampler.model_dump(mode="json", exclude={"name", "model"})
+        if sampler.principle is not None:
+            from prompts.principle import principle_texts
+
+            fields["principle_texts"] = principle_texts(sampler.principle)
+        return {"seed": self.seed, "sampler": fields, "model": identity or self.models[sampler.model].identity}
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self)
+
+
+def _known(name: str, models: dict[str, Any], where: str) -> None:
+    if name not in models:
+        raise ValueError(f"{where}: {name!r} is not in models ({', '.join(models)})")
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe file, with `a.b=c` replacements; values are YAML, list items are named by their place.
+
+    Raises:
+        RecipeError: the file or an override cannot be read, or a field has a wrong value; names each field.
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        near = sorted(str(p) for p in Path("recipes").glob("*.yaml"))
+        raise RecipeError(f"no recipe {str(path)!r}; recipes/ holds {', '.join(near) or 'none'}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path} is not readable YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path} must hold fields (name: …), not {type(data).__name__}")
+    for override in overrides:
+        _replace(data, override)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(f"{path}:\n{explain(error)}") from error
+
+
+def explain(error: ValidationError) -> str:
+    """One line per wrong field: where, what came, what was wanted."""
+    lines = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"]) or "recipe"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "unknown key; it is not a field here"
+        came = problem["input"]
+        shown = "" if isinstance(came, dict | list) or problem["type"] in ("missing", "value_error") else f" (got {came!r})"
+        lines.append(f"  {where}: {message}{shown}")
+    return "\n".join(lines)
+
+
+def _replace(data: dict[str, Any], override: str) -> None:
+    match = re.fullmatch(r"([\w.-]+)=(.*)", override, re.DOTALL)
+    if match is None:
+        raise RecipeError(f"--set {override!r} must be path=value, as in --set pairs.min_margin=0.2")
+    *parents, last = match[1].split(".")
+    try:
+        value = yaml.safe_load(match[2])
+        here: Any = data
+        for part in parents:
+            here = here[int(part)] if isinstance(here, list) else here.setdefault(part, {})
+        if isinstance(here, list):
+            here[int(last)] = value
+        else:
+            here[last] = value
+    except (IndexError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise RecipeError(f"--set {override!r}: no such place in the recipe ({error})") from error

@@ -1,0 +1,122 @@
+"""A run's folder: where each stage's shards lie, and the small files beside them.
+
+    runs/<name>/recipe.yaml                      as run
+                prompts/ completions/ judgements/  sealed shards, see `records.store`
+                dataset/                         a Hugging Face dataset folder
+                models/<stage>/                  trained models
+                servers/                         logs and pid files of managed servers
+                report.json report.html summary.json
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flows.recipe import Recipe
+from judges.jury import Member
+from records.arrow import plain_prompt, to_prompt
+from records.ids import fingerprint
+from records.schema import Completion, Judgement, Prompt
+from records.store import Receipt, Row, Stage
+from serving.settings import Sampler
+
+
+@dataclass(frozen=True)
+class Run:
+    """One recipe in one folder."""
+
+    recipe: Recipe
+    folder: Path
+    store: str
+    """Root of the shards: the folder itself, or an fsspec address."""
+
+    @classmethod
+    def at(cls, recipe: Recipe, out: Path | None = None, store: str | None = None) -> "Run":
+        folder = (out or Path("runs")) / recipe.name
+        return cls(recipe, folder, store or str(folder))
+
+    @property
+    def servers(self) -> Path:
+        return self.folder / "servers"
+
+    def model_folder(self, stage: str) -> Path:
+        return self.folder / "models" / stage
+
+    def prompts_stage(self) -> Stage:
+        return Stage(self.store, "prompts", {"prompts": self.recipe.prompts.model_dump(mode="json")})
+
+    def completions_stage(self, sampler: Sampler, identity: dict[str, Any] | None = None) -> Stage:
+        return Stage(self.store, "completions", self.recipe.asked(sampler, identity))
+
+    def judgements_stage(self, member: Member, of: str) -> Stage:
+        """One member's judgements of the completions with fingerprint `of`."""
+        model = self.recipe.models[member.model].identity if member.kind == "rating" else None
+        return Stage(self.store, "judgements", {"judge": member.asked(), "model": model, "of": of})
+
+    def write(self, name: str, content: str) -> Path:
+        """A small file, whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / name
+        part = path.with_name(f".{name}.part")
+        part.write_text(content)
+        part.replace(path)
+        return path
+
+    def write_recipe(self) -> None:
+        text = yaml.safe_dump(self.recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+        self.write("recipe.yaml", text)
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        path = self.folder / name
+        return json.loads(path.read_text()) if path.exists() else {}
+
+
+def shards(prompts: list[Prompt], size: int) -> Iterator[tuple[int, list[Prompt]]]:
+    """The prompts in shards of `size`, numbered."""
+    for index in range(0, len(prompts), size):
+        yield index // size, prompts[index : index + size]
+
+
+def store_prompts(stage: Stage, prompts: list[Prompt], size: int) -> list[Receipt]:
+    """Seal the prompts; done before anything is asked, so a run can be read without its source."""
+    receipts = []
+    for index, chunk in shards(prompts, size):
+        keys = [prompt.id for prompt in chunk]
+        receipt = stage.sealed(index, keys)
+        if receipt is None:
+            shard = stage.open(index, keys)
+            missing = set(shard.missing)
+            for prompt in chunk:
+                if prompt.id in missing:
+                    shard.put(Row(prompt.id, [plain_prompt(prompt)]))
+            receipt = shard.seal()
+        receipts.append(receipt)
+    return receipts
+
+
+def read_prompts(stage: Stage, receipts: Iterable[Receipt]) -> list[Prompt]:
+    return [to_prompt(row.answers[0]) for receipt in receipts for row in stage.rows(receipt)]
+
+
+def completions_of(stage: Stage, receipt: Receipt, name: str) -> list[list[Completion]]:
+    """Each prompt's completions, in the prompts' order; empty where it was dropped.
+
+    `name`: the sampler's name now; the folder may hold answers asked under an earlier one.
+    """
+    return [[Completion(**answer | {"model": name}) for answer in row.answers] for row in stage.rows(receipt)]
+
+
+def judgements_of(stage: Stage, receipt: Receipt) -> list[list[Judgement]]:
+    """Each completion's judgements, in the completions' order."""
+    return [[Judgement(**answer) for answer in row.answers] for row in stage.rows(receipt)]
+
+
+def judgement_key(completion: Completion) -> str:
+    """What a judgement is of: this completion with this text. A sampled text can differ when it is asked anew."""
+    return fingerprint(completion.id, completion.text)
+
+

@@ -1,0 +1,218 @@
+"""The only HTTP to a model: a `Request` as each kind of server wants it, and what came back as a `Reply`.
+
+Two transports behind one interface: aiohttp for servers that are simply OpenAI-compatible (0.3 ms of CPU per request),
+and the OpenAI client for hosted providers (headers, proxies, organisations). Neither retries; `serving.engine` does.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import aiohttp
+import orjson
+
+from records.schema import Usage
+from serving.chat import Choice, Reply, Request, Token
+from serving.errors import RequestFailed, ServingError
+
+Dialect = Literal["llamacpp", "vllm", "openai"]
+
+
+class Retry(Exception):
+    """The request may be asked again as it is."""
+
+    def __init__(self, cause: str, after: float | None = None) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.after = after
+        """Seconds the server asked us to wait."""
+
+    @property
+    def overload(self) -> bool:
+        """The server said it has too much to do."""
+        return self.cause in ("429", "503")
+
+
+class Transport(Protocol):
+    async def ask(self, request: Request) -> Reply: ...
+
+    async def close(self) -> None: ...
+
+
+def body_of(request: Request, model: str, dialect: Dialect) -> dict[str, Any]:
+    """The JSON of a chat completion, every sampling field written out."""
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [*request.messages, *_begun(request, dialect)],
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "n": request.n,
+        ("max_completion_tokens" if dialect == "openai" else "max_tokens"): request.max_tokens,
+        "stream": False,
+    }
+    if request.seed is not None:
+        body["seed"] = request.seed
+    if request.stop:
+        body["stop"] = list(request.stop)
+    if request.top_logprobs:
+        body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+    if request.choices and dialect == "vllm":
+        body["structured_outputs"] = {"choice": list(request.choices)}
+    elif request.choices and dialect == "llamacpp":
+        body["grammar"] = "root ::= " + " | ".join(orjson.dumps(c).decode() for c in request.choices)
+    if dialect == "vllm":
+        body |= {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+        if request.prefix:
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
+    elif dialect == "llamacpp":
+        body |= {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0, "cache_prompt": True}
+    return body
+
+
+def _begun(request: Request, dialect: Dialect) -> list[dict[str, str]]:
+    """The answer's given beginning, as an assistant turn that is left open.
+
+    Raises:
+        RequestFailed: this server cannot go on from a given beginning.
+    """
+    if not request.prefix:
+        return []
+    if dialect == "openai":
+        raise RequestFailed("rejected_request", f"a server of the plain protocol cannot go on from {request.prefix!r}")
+    return [{"role": "assistant", "content": request.prefix}]
+
+
+def read_reply(data: dict[str, Any], wanted: int) -> Reply:
+    """What the server answered.
+
+    Raises:
+        Retry: not a whole answer: fields missing, too few choices, or a request the server aborted.
+    """
+    try:
+        usage = data.get("usage") or {}
+        choices = tuple(_choice(choice) for choice in data["choices"])
+        reply = Reply(
+            choices=choices,
+            usage=Usage(
+                prompt_tokens=usage.get("prompt_tokens") or 0,
+                cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0,
+                completion_tokens=usage.get("completion_tokens") or 0,
+                requests=1,
+            ),
+            server=data.get("system_fingerprint") or "",
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Retry("malformed") from error
+    if len(choices) != wanted:
+        raise Retry("malformed")
+    if any(choice.finish_reason in ("abort", "error") for choice in choices):
+        raise Retry("abort")
+    return reply
+
+
+def _choice(choice: dict[str, Any]) -> Choice:
+    message = choice["message"]
+    tokens = (choice.get("logprobs") or {}).get("content") or ()
+    return Choice(
+        text=message.get("content") or "",
+        finish_reason=choice.get("finish_reason") or "stop",
+        refusal=message.get("refusal"),
+        tokens=tuple(
+            Token(t["token"], {a["token"]: a["logprob"] for a in reversed(t.get("top_logprobs") or ())}) for t in tokens
+        ),
+    )
+
+
+def refusal_of(status: int, body: str, retry_after: str | None, address: str) -> Exception:
+    """The error a status stands for; see `Retry`, `RequestFailed`, `ServingError`."""
+    said = " ".join(body.split())[:300]
+    if status in (408, 409, 425, 429) or status >= 500:
+        try:
+            after = float(retry_after) if retry_after else None
+        except ValueError:  # an HTTP date; a date needs clocks that agree, so our own pace is used
+            after = None
+        return Retry(str(status), after)
+    if status in (401, 403):
+        return ServingError(f"{address} refused the key ({status}): {said}")
+    if status == 404:
+        return ServingError(f"{address} has no such route or model (404): {said}")
+    too_long = any(sign in said.lower() for sign in ("context length", "context size", "exceed_context", "context window"))
+    return RequestFailed("too_long" if too_long else "rejected_request", f"{status}: {said}")
+
+
+@dataclass
+class PlainTransport:
+    """aiohttp and orjson, for vLLM, llama.cpp and every server that speaks the plain protocol."""
+
+    base_url: str
+    model: str
+    dialect: Dialect
+    key: str | None
+    timeout: float
+    connections: int
+    _session: aiohttp.ClientSession | None = None
+
+    async def ask(self, request: Request) -> Reply:
+        if self._session is None:
+            # Servers drop idle connections after their own keep-alive (vLLM: 5 s by default); ours must be shorter.
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self.connections, keepalive_timeout=4),
+                timeout=aiohttp.ClientTimeout(total=self.timeout, sock_connect=30),
+                headers={"authorization": f"Bearer {self.key}"} if self.key else None,
+            )
+        data = orjson.dumps(body_of(request, self.model, self.dialect))
+        try:
+            async with self._session.post(
+                f"{self.base_url}/chat/completions", data=data, headers={"content-type": "application/json"}
+            ) as response:
+                text = await response.read()
+                if response.status != 200:
+                    raise refusal_of(
+                        response.status, text.decode(errors="replace"), response.headers.get("retry-after"), self.base_url
+                    )
+        except TimeoutError as error:
+            raise Retry("timeout") from error
+        except aiohttp.ClientConnectorError as error:
+            raise Retry("connect") from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise Retry("connection") from error
+        try:
+            return read_reply(orjson.loads(text), request.n)
+        except orjson.JSONDecodeError as error:
+            raise Retry("malformed") from error
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+            await asyncio.sleep(0)
+
+
+class OpenAITransport:
+    """The OpenAI client with its own retries off, for hosted providers."""
+
+    def __init__(self, base_url: str, model: str, key: str | None, timeout: float) -> None:
+        import openai
+
+        self._openai, self.model, self.base_url = openai, model, base_url
+        self._client = openai.AsyncOpenAI(base_url=base_url, api_key=key or "none", timeout=timeout, max_retries=0)
+
+    async def ask(self, request: Request) -> Reply:
+        try:
+            # The untyped route: the typed one spends a millisecond on every request checking what is built here.
+            data = await self._client.post(
+                "/chat/completions", cast_to=dict[str, Any], body=body_of(request, self.model, "openai")
+            )
+        except self._openai.APIStatusError as error:
+            answer = error.response
+            raise refusal_of(answer.status_code, answer.text, answer.headers.get("retry-after"), self.base_url) from error
+        except self._openai.APITimeoutError as error:
+            raise Retry("timeout") from error
+        except self._openai.APIConnectionError as error:
+            raise Retry("connection") from error
+        except (ValueError, self._openai.APIError) as error:
+            raise Retry("malformed") from error
+        return read_reply(data, request.n)
+
+    async def close(self) -> None:
+        await self._client.close()

@@ -1,0 +1,167 @@
+"""A recipe's models as lanes. Managed servers start at the first request and end with the block, however it ends."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+from serving.client import Dialect, OpenAITransport, PlainTransport, Transport
+from serving.engine import Engine, Lane
+from serving.errors import ServingError
+from serving.settings import Adapter, Endpoint, LlamaCpp, Model, Vllm
+
+log = logging.getLogger(__name__)
+
+RESTARTS, WITHIN = 3, 600.0
+"""A managed server may be restarted this often within so many seconds; then the run stops."""
+
+
+class Server(Protocol):
+    """A managed server; `serving.llamacpp` and `serving.vllm`."""
+
+    async def start(self) -> str:
+        """Start, wait until it answers, return its base URL."""
+        ...
+
+    async def stop(self) -> None: ...
+
+    def alive(self) -> bool: ...
+
+
+class Managed:
+    """One managed server and everything that waits for it."""
+
+    def __init__(self, name: str, build: Callable[[], Server], say: Callable[[str], None]) -> None:
+        self.name, self._build, self._say = name, build, say
+        self._server: Server | None = None
+        self._url = ""
+        self._changing = asyncio.Lock()
+        self._restarts: list[float] = []
+        self.lanes: list[Lane] = []
+
+    async def url(self) -> str:
+        """The running server's address; starts it if it is not running."""
+        async with self._changing:
+            if self._server is None:
+                began = time.monotonic()
+                self._say(f"starting {self.name} …")
+                server = await asyncio.to_thread(self._build)
+                self._server = server
+                self._url = await server.start()
+                self._say(f"{self.name} answers after {time.monotonic() - began:.0f} s")
+            return self._url
+
+    async def recover(self) -> None:
+        """Called by a lane that cannot reach the server: start it again if it is dead.
+
+        Raises:
+            ServingError: it died too often.
+        """
+        async with self._changing:
+            if self._server is None or self._server.alive():
+                return
+            now = time.monotonic()
+            self._restarts = [at for at in self._restarts if now - at < WITHIN] + [now]
+            if len(self._restarts) > RESTARTS:
+                raise ServingError(f"{self.name} died {len(self._restarts)} times within {WITHIN:.0f} s; see its log")
+            self._say(f"{self.name} died; starting it again ({len(self._restarts)} of {RESTARTS})")
+            await self._server.stop()
+            self._server = None
+        for lane in self.lanes:
+            await lane.close()
+
+    async def stop(self) -> None:
+        async with self._changing:
+            if self._server is not None:
+                await self._server.stop()
+                self._server = None
+
+
+def _dialect(model: Model) -> Dialect:
+    if isinstance(model, LlamaCpp):
+        return "llamacpp"
+    return model.dialect if isinstance(model, Endpoint) else "vllm"
+
+
+@asynccontextmanager
+async def open_models(
+    models: dict[str, Model], folder: Path, say: Callable[[str], None] = log.info
+) -> AsyncIterator[Engine]:
+    """Lanes to `models`. `folder` takes logs and pid files; servers an earlier run left behind are ended first.
+
+    Raises:
+        ServingError: a key's environment variable is not set.
+    """
+    from serving.process import reap_orphans
+
+    for pid in reap_orphans(folder):
+        say(f"ended server process {pid}, left behind by an earlier run")
+    managed: dict[str, Managed] = {}
+    lanes: dict[str, Lane] = {}
+    adapters: dict[str, dict[str, Path]] = {}
+    for name, model in models.items():
+        if isinstance(model, Adapter):
+            adapters.setdefault(model.on, {})[name] = Path(model.model)
+    for name, model in models.items():
+        if isinstance(model, LlamaCpp | Vllm):
+            managed[name] = Managed(name, _builder(name, model, folder, adapters.get(name, {})), say)
+    try:
+        for name, model in models.items():
+            lanes[name] = _lane(name, model, managed)
+        yield Engine(lanes)
+    finally:
+        for lane in lanes.values():
+            await lane.close()
+        await asyncio.gather(*(server.stop() for server in managed.values()))
+
+
+def _builder(name: str, model: LlamaCpp | Vllm, folder: Path, adapters: dict[str, Path]) -> Callable[[], Server]:
+    """Resolving weights may take minutes, so it waits until somebody asks."""
+
+    def build() -> Server:
+        if isinstance(model, LlamaCpp):
+            from serving.llamacpp import LlamaCppServer
+            from serving.weights import resolve_gguf
+
+            return LlamaCppServer(name, model, resolve_gguf(model.model, model.revision), folder)
+        from serving.vllm import VllmServer
+
+        return VllmServer(name, model, folder, adapters)
+
+    return build
+
+
+def _lane(name: str, model: Model, managed: dict[str, Managed]) -> Lane:
+    if isinstance(model, Endpoint):
+        key = None
+        if model.key_env is not None:
+            key = os.environ.get(model.key_env)
+            if not key:
+                raise ServingError(f"models.{name}.key_env: the environment variable {model.key_env} is not set")
+        endpoint = model
+
+        async def connect_endpoint() -> Transport:
+            if endpoint.client == "openai":
+                return OpenAITransport(endpoint.base_url, endpoint.model, key, endpoint.timeout)
+            dialect, limit = endpoint.dialect, endpoint.max_in_flight
+            return PlainTransport(endpoint.base_url, endpoint.model, dialect, key, endpoint.timeout, limit)
+
+        return Lane(
+            name,
+            connect_endpoint,
+            model.max_in_flight,
+            requests_per_minute=model.requests_per_minute,
+            tokens_per_minute=model.tokens_per_minute,
+        )
+    owner = managed[model.on if isinstance(model, Adapter) else name]
+
+    async def connect_managed() -> Transport:
+        return PlainTransport(await owner.url(), name, _dialect(model), None, model.timeout, model.max_in_flight)
+
+    lane = Lane(name, connect_managed, model.max_in_flight, recover=owner.recover)
+    owner.lanes.append(lane)
+    return lane

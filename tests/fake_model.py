@@ -1,0 +1,114 @@
+"""A model over real HTTP that answers with a plain function, for load, faults and known answers.
+
+    with fake_model(lambda body: "yes") as fake:
+        fake.url, fake.asked   # http://127.0.0.1:PORT/v1, every body it was sent
+
+The function gets the request's JSON and returns the answer's text, an `Answer`, or a `Fault`.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Answer:
+    text: str
+    finish_reason: str = "stop"
+    logprobs: dict[str, float] | None = None
+    """Alternatives of the first token."""
+    refusal: str | None = None
+
+
+@dataclass
+class Fault:
+    status: int = 500
+    body: str = '{"error": {"message": "planted"}}'
+    headers: dict[str, str] = field(default_factory=dict)
+    close: bool = False
+    """Drop the connection instead of answering."""
+
+
+Reply = str | Answer | Fault
+Body = dict[str, Any]
+
+
+@dataclass
+class Fake:
+    url: str
+    asked: list[Body]
+
+
+@contextmanager
+def fake_model(answer: Callable[[Body], Reply]) -> Iterator[Fake]:
+    asked: list[Body] = []
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self._send(200, {"data": [{"id": "fake", "max_model_len": 4096}]})
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            with lock:
+                asked.append(body)
+            reply = answer(body)
+            if isinstance(reply, Fault):
+                if reply.close:
+                    self.close_connection = True
+                    self.connection.shutdown(2)
+                    return
+                self._send(reply.status, reply.body, reply.headers)
+                return
+            reply = Answer(reply) if isinstance(reply, str) else reply
+            choice: dict[str, Any] = {
+                "message": {"role": "assistant", "content": reply.text, "refusal": reply.refusal},
+                "finish_reason": reply.finish_reason,
+            }
+            if reply.logprobs is not None:
+                top = [{"token": token, "logprob": value} for token, value in reply.logprobs.items()]
+                choice["logprobs"] = {"content": [{"token": reply.text, "logprob": 0.0, "top_logprobs": top}]}
+            words = sum(len(message["content"].split()) for message in body["messages"])
+            self._send(
+                200,
+                {
+                    "choices": [dict(choice, index=i) for i in range(body.get("n", 1))],
+                    "usage": {"prompt_tokens": words, "completion_tokens": len(reply.text.split())},
+                },
+            )
+
+        def _send(self, status: int, data: Any, headers: dict[str, str] | None = None) -> None:
+            content = (data if isinstance(data, str) else json.dumps(data)).encode()
+            self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 256
+        daemon_threads = True
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            pass
+
+    server = Server(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield Fake(f"http://127.0.0.1:{server.server_port}/v1", asked)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

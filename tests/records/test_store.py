@@ -1,0 +1,182 @@
+"""The store keeps what it was given, whatever happens to the process around it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from records.schema import Usage
+from records.store import Row, Stage, StoreError, exclusive, replay
+
+ASKED = {"sampler": "a", "temperature": 0.5}
+
+
+def completion(key: str, text: str = "yes") -> dict:
+    return {
+        "id": f"c-{key}", "prompt_id": key, "model": "a", "sample": 0, "text": text, "finish_reason": "stop",
+        "usage": Usage(prompt_tokens=3, completion_tokens=1, requests=1).model_dump(), "principle": None, "seed": 1,
+        "fingerprint": "f",
+    }  # fmt: skip
+
+
+def row(key: str, text: str = "yes") -> Row:
+    return Row(key, [completion(key, text)])
+
+
+def dropped(key: str, reason: str) -> Row:
+    return Row(key, [], {"id": key, "stage": "completions", "reason": reason, "detail": "why"})
+
+
+def fill(stage: Stage, keys: list[str], index: int = 0):
+    shard = stage.open(index, keys)
+    for key in shard.missing:
+        shard.put(row(key))
+    return shard.seal()
+
+
+def test_a_sealed_shard_keeps_the_order_of_its_keys_not_of_the_answers(tmp_path: Path):
+    stage = Stage(tmp_path, "completions", ASKED)
+    shard = stage.open(0, ["a", "b", "c"])
+    for key in ("c", "a"):
+        shard.put(row(key))
+    shard.put(dropped("b", "too_long"))
+    receipt = shard.seal()
+    assert [r.key for r in stage.rows(receipt)] == ["a", "b", "c"]
+    assert (receipt.rows, receipt.answers, receipt.dropped) == (3, 2, {"too_long": 1})
+    assert receipt.usage.completion_tokens == 2
+    assert not list(tmp_path.rglob("*.jsonl"))
+    assert Stage(tmp_path, "completions", ASKED).sealed(0, ["a", "b", "c"]) == receipt
+
+
+def test_a_torn_last_line_is_asked_again_and_nothing_else(tmp_path: Path):
+    shard = Stage(tmp_path, "completions", ASKED).open(0, ["a", "b", "c"])
+    shard.put(row("a"))
+    shard.put(row("b"))
+    shard.close()
+    with shard.path.open("r+b") as file:
+        file.truncate(shard.path.stat().st_size - 7)
+    again = Stage(tmp_path, "completions", ASKED).open(0, ["a", "b", "c"])
+    assert again.missing == ["b", "c"]
+    again.put(row("b"))
+    again.put(row("c"))
+    assert again.seal().answers == 3
+
+
+def test_an_unreadable_line_in_the_middle_is_an_error_that_names_it(tmp_path: Path):
+    shard = Stage(tmp_path, "completions", ASKED).open(0, ["a", "b"])
+    shard.close()
+    shard.path.write_bytes(b'{"key":"a"\n{"key":"b","answers":[],"dropped":null}\n')
+    with pytest.raises(StoreError, match="line 1 cannot be read"):
+        list(replay(shard.path))
+
+
+def test_every_prefix_of_a_journal_replays(tmp_path: Path):
+    shard = Stage(tmp_path, "completions", ASKED).open(0, ["a", "b", "c"])
+    for key in "abc":
+        shard.put(row(key))
+    shard.close()
+    whole = shard.path.read_bytes()
+    for length in range(len(whole) + 1):
+        shard.path.write_bytes(whole[:length])
+        assert [r.key for r in replay(shard.path)] == list("abc")[: whole[:length].count(b"\n")]
+
+
+def test_a_killed_process_loses_no_answer_it_had_put(tmp_path: Path):
+    code = (
+        "import os, signal, sys; sys.path.insert(0, '.')\n"
+        "from tests.records.test_store import *\n"
+        f"shard = Stage({str(tmp_path)!r}, 'completions', ASKED).open(0, list('abcdef'))\n"
+        "for key in 'abcd': shard.put(row(key))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert Stage(tmp_path, "completions", ASKED).open(0, list("abcdef")).missing == ["e", "f"]
+
+
+def test_a_changed_prompt_list_asks_only_what_is_new(tmp_path: Path):
+    fill(Stage(tmp_path, "completions", ASKED), ["a", "b"])
+    fill(Stage(tmp_path, "completions", ASKED), ["c", "d"], index=1)
+    changed = Stage(tmp_path, "completions", ASKED).open(0, ["d", "x", "a"])
+    assert changed.missing == ["x"]
+    changed.put(row("x"))
+    changed.seal()
+    back = Stage(tmp_path, "completions", ASKED)
+    assert back.open(0, ["a", "b"]).missing == [], "answers of the replaced shard were paid for"
+
+
+def test_answers_in_the_journal_of_another_prompt_list_are_kept(tmp_path: Path):
+    shard = Stage(tmp_path, "completions", ASKED).open(0, ["a", "b"])
+    shard.put(row("a"))
+    shard.close()
+    fill(Stage(tmp_path, "completions", ASKED), ["x"])
+    assert Stage(tmp_path, "completions", ASKED).open(1, ["a", "b"]).missing == ["b"]
+
+
+def test_a_transport_error_is_asked_again_and_a_refused_request_is_not(tmp_path: Path):
+    shard = Stage(tmp_path, "completions", ASKED).open(0, ["a", "b", "c"])
+    shard.put(row("a"))
+    shard.put(dropped("b", "transport_error"))
+    shard.put(dropped("c", "too_long"))
+    shard.seal()
+    again = Stage(tmp_path, "completions", ASKED)
+    assert again.sealed(0, ["a", "b", "c"]) is None
+    assert again.open(0, ["a", "b", "c"]).missing == ["b"]
+
+
+def test_an_edited_shard_is_refused_by_name(tmp_path: Path):
+    stage = Stage(tmp_path, "completions", ASKED)
+    receipt = fill(stage, ["a"])
+    path = tmp_path / receipt.name
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(StoreError, match=r"00000\.parquet is gone or was edited"):
+        stage.rows(receipt)
+    with pytest.raises(StoreError, match="was edited"):
+        Stage(tmp_path, "completions", ASKED).sealed(0, ["a"])
+
+
+def test_a_full_disk_keeps_what_was_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shard = Stage(tmp_path, "completions", ASKED).open(0, ["a", "b"])
+    shard.put(row("a"))
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:5]))
+    with pytest.raises(StoreError, match="No space left on device; 1 of 2 answers are kept"):
+        shard.put(row("b"))
+    monkeypatch.undo()
+    assert Stage(tmp_path, "completions", ASKED).open(0, ["a", "b"]).missing == ["b"]
+
+
+def test_what_is_asked_names_the_folder(tmp_path: Path):
+    one = Stage(tmp_path, "completions", ASKED)
+    other = Stage(tmp_path, "completions", ASKED | {"temperature": 0.6})
+    assert one.fingerprint != other.fingerprint
+    assert Stage(tmp_path, "completions", dict(reversed(ASKED.items()))).fingerprint == one.fingerprint
+
+
+def test_an_unfinished_shard_cannot_be_sealed(tmp_path: Path):
+    with pytest.raises(StoreError, match="1 of 1 rows have no answer yet"):
+        Stage(tmp_path, "completions", ASKED).open(0, ["a"]).seal()
+
+
+def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path):
+    with exclusive(tmp_path):
+        code = f"import sys; sys.path.insert(0, '.')\nfrom records.store import exclusive\nfrom pathlib import Path\nwith exclusive(Path({str(tmp_path)!r})): pass"
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert f"in use by process {os.getpid()}" in result.stderr
+    with exclusive(tmp_path):
+        pass
+
+
+def test_sealed_shards_live_at_any_fsspec_address(tmp_path: Path):
+    stage = Stage("memory://bucket/run", "completions", ASKED, journals=tmp_path)
+    shard = stage.open(0, ["a", "b"])
+    shard.put(row("a"))
+    shard.close()
+    again = Stage("memory://bucket/run", "completions", ASKED, journals=tmp_path).open(0, ["a", "b"])
+    assert again.missing == ["b"]
+    again.put(row("b"))
+    receipt = again.seal()
+    assert fsspec.filesystem("memory").exists(f"/bucket/run/{receipt.name}")
+    assert len(Stage("memory://bucket/run", "completions", ASKED, journals=tmp_path).rows(receipt)) == 2
