@@ -148,9 +148,9 @@ class EndsWithPunctuation(Rule):
 
 
 class _Listed(Rule):
-    n: int | None = Field(None, ge=1)
+    n: int | None = Field(default=None, ge=1)
     """Exactly so many."""
-    at_least: int | None = Field(None, ge=1)
+    at_least: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _one_count(self) -> "_Listed":

@@ -1,8 +1,8 @@
 """Score an answer by the constraints its prompt carries: 0 (none kept) to 1 (all kept). Asks no model.
 
 The score is the mean over the constraints of how far each is kept (`judges/constraints.py`); it is 1 only
-when every check holds. `reference` adds the check that an answer's final number is the prompt's reference, for
-maths sets: a reference of GSM8K ends in `#### 18`.
+when every check holds. `reference` adds the check that an answer's final number is the prompt's reference,
+for maths sets: a reference of GSM8K ends in `#### 18`.
 """
 
 from collections.abc import Sequence

@@ -53,6 +53,13 @@ def wordings(name: str) -> tuple[str, ...]:
     return texts
 
 
+def principle_texts(principle: str | Mapping[str, float]) -> dict[str, tuple[str, ...]]:
+    """Every text a draw can give, by name: part of what is asked, so part of fingerprints."""
+    return {
+        name: wordings(name) for name in ([principle] if isinstance(principle, str) else sorted(principle))
+    }
+
+
 def ultrafeedback_odds(source: str, variant: Literal["readme", "code"] = "readme") -> dict[str, float]:
     """Principle -> probability for one of UltraFeedback's sources, as its README or its code has it."""
     table = yaml.safe_load((ROOT / "principles" / "ultrafeedback.yaml").read_text(encoding="utf-8"))[variant]

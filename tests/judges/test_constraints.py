@@ -132,12 +132,26 @@ def test_sentences_end_at_marks_and_line_ends(text: str, n: int):
 @pytest.mark.parametrize(
     ("text", "number"),
     [
-        ("18", 18), ("$1,250.50", Fraction(2501, 2)), ("18.", 18), ("**7**", 7), ("50%", 50),
-        ("-3", -3), ("−3", -3), ("6/8", Fraction(3, 4)), ("1 1/2", Fraction(3, 2)), (".5", Fraction(1, 2)), ("007", 7),
-        ("", None), ("3/0", None), ("10+John's age", None), ("-1.8 billion", None), 
-        ("1 2", None), ("1e5", None), ("9" * 5000, None),
+        ("18", 18),
+        ("$1,250.50", Fraction(2501, 2)),
+        ("18.", 18),
+        ("**7**", 7),
+        ("50%", 50),
+        ("-3", -3),
+        ("−3", -3),
+        ("6/8", Fraction(3, 4)),
+        ("1 1/2", Fraction(3, 2)),
+        (".5", Fraction(1, 2)),
+        ("007", 7),
+        ("", None),
+        ("3/0", None),
+        ("10+John's age", None),
+        ("-1.8 billion", None),
+        ("1 2", None),
+        ("1e5", None),
+        ("9" * 5000, None),
     ],
-)  # fmt: skip
+)
 def test_numbers_are_read_exactly_or_not_at_all(text: str, number: Fraction | None):
     assert read_number(text) == number
 

@@ -1,0 +1,101 @@
+"""Rows of a file or a dataset, each with the place it came from, as dicts of plain Python values."""
+
+import csv
+import json
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from prompts.load import PromptError
+
+Row = tuple[str, dict[str, Any]]
+"""Where it stands, for messages, and its fields."""
+
+
+def read_file(path: Path) -> tuple[list[str], list[Row]]:
+    """A file's columns and rows.
+
+    Raises:
+        PromptError: an unknown kind of file, or a line that cannot be read.
+    """
+    readers: dict[str, Callable[[Path], Iterator[Row]]] = {
+        ".jsonl": _jsonl,
+        ".csv": _csv,
+        ".parquet": _parquet,
+    }
+    if path.suffix not in readers:
+        raise PromptError(f"{path} ends in {path.suffix!r}, wanted one of {', '.join(readers)}")
+    try:
+        rows = list(readers[path.suffix](path))
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{path} is not UTF-8 text: {error}") from error
+    return list(dict.fromkeys(column for _, row in rows for column in row)), rows
+
+
+def read_dataset(
+    name: str, config: str | None, split: str, revision: str | None, wanted: Collection[str | None]
+) -> tuple[list[str], Iterator[Row]]:
+    """A dataset's columns, and its rows with the wanted ones of them.
+
+    `name` is a dataset on the Hugging Face Hub, a folder `datasets` can read, or one it saved.
+    """
+    import datasets
+
+    try:
+        if (Path(name) / "state.json").is_file() or (Path(name) / "dataset_dict.json").is_file():
+            data = datasets.load_from_disk(name)
+            data = data[split] if isinstance(data, datasets.DatasetDict) else data
+        else:
+            data = datasets.load_dataset(name, config, split=split, revision=revision)
+    except (OSError, ValueError, KeyError) as error:
+        asked = f"config={config!r}, split={split!r}, revision={revision!r}"
+        raise PromptError(
+            f"dataset {name!r} ({asked}) cannot be read: {type(error).__name__}: {error}"
+        ) from error
+    columns = list(data.column_names)
+    data = data.select_columns([column for column in columns if column in wanted])
+    return columns, ((f"{name} row {i}", dict(row)) for i, row in enumerate(data))
+
+
+def _jsonl(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            where = f"{path.name} line {number}"
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise PromptError(f"{where} is not JSON: {error}; it starts {line[:60]!r}") from error
+            if not isinstance(row, dict):
+                raise PromptError(f"{where} is {line.strip()[:60]!r}, wanted an object with fields")
+            yield where, row
+
+
+def _csv(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines, strict=True)
+        try:
+            for row in reader:
+                where = f"{path.name} line {reader.line_num}"
+                if None in row or None in row.values():
+                    fields = reader.fieldnames or []
+                    cells = sum(v is not None for k, v in row.items() if k is not None) + len(
+                        row.get(None) or []
+                    )
+                    raise PromptError(f"{where} has {cells} cells, wanted {len(fields)}: {', '.join(fields)}")
+                yield where, row
+        except csv.Error as error:
+            raise PromptError(f"{path.name} line {reader.line_num} is not CSV: {error}") from error
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowException as error:
+        raise PromptError(f"{path} is not a Parquet file: {error}") from error
+    for number, row in enumerate(table.to_pylist(), start=1):
+        yield f"{path.name} row {number}", row

@@ -1,0 +1,244 @@
+"""Files and datasets -> prompts. A row of prompts/quickstart/prompts.jsonl (shortened):
+
+    {"prompt": "Explain tea in at most 25 words.", "kind": "brief", "split": "train", "topic": "tea",
+     "constraints": [{"kind": "max_words", "n": 25}, {"kind": "ends_with_punctuation"}]}
+
+A row gives a prompt, or `Dropped` where it is empty or was there before. A row that cannot be read stops
+everything: its line, the field, the value and what was wanted are in the message.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from prompts.load import ROOT, PromptError
+from prompts.rows import read_dataset, read_file
+from records.base import Strict
+from records.ids import chance, prompt_id
+from records.schema import Dropped, Message, Prompt
+
+Split = Literal["train", "test"]
+Value = str | int | float | bool
+
+KNOWN = ("constraints", "reference", "split", "kind")
+"""Columns that become the prompt's `meta` wherever they exist."""
+
+STAGE = "prompts"
+
+
+class PromptSource(Strict):
+    """Where prompts come from, and which of them."""
+
+    file: str | None = None
+    """A .jsonl, .csv or .parquet file, looked for beside the recipe and then from the project's root."""
+    dataset: str | None = None
+    """Instead of a file: a dataset's name on the Hugging Face Hub, or a folder `datasets` can read."""
+    config: str | None = None
+    """The dataset's configuration."""
+    split: str = "train"
+    """The dataset's split, as it is named there; a file has none."""
+    revision: str | None = None
+    """The dataset's commit; None takes the newest."""
+    name: str | None = None
+    """Stands for the source in records; None takes the file's stem or the dataset's name."""
+    prompt: str = "prompt"
+    """Column with the prompt's text."""
+    messages: str | None = None
+    """Column with a conversation instead: messages with role and content. It must end with a user turn; an
+    answer after that is cut off."""
+    meta: dict[str, str | None] = Field(default_factory=dict)
+    """Further columns to keep, as {name in meta: column}. `constraints`, `reference`, `split` and `kind` are
+    kept wherever they exist; {split: null} leaves one out."""
+    where: dict[str, Value | tuple[Value, ...]] = Field(default_factory=dict)
+    """Keeps the rows whose column, or meta entry, equals this, or one of these."""
+    limit: int | None = Field(default=None, ge=1)
+    """Prompts, at most; drawn by prompt id, so that order and additions to the file move nothing else."""
+    seed: int = Field(default=0, ge=0)
+    """Of that draw."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.file is None) == (self.dataset is None):
+            raise ValueError(
+                f"file={self.file!r} and dataset={self.dataset!r}: wanted exactly one of the two"
+            )
+        return self
+
+    @property
+    def label(self) -> str:
+        """What records and messages call the source."""
+        return self.name or self.dataset or Path(str(self.file)).stem
+
+
+class Loaded(NamedTuple):
+    prompts: list[Prompt]
+    """In the source's order."""
+    dropped: list[Dropped]
+
+
+def load_prompts(source: PromptSource, beside: Path | None = None) -> Loaded:
+    """Every prompt of a source, once, and what was dropped. `beside` is the recipe's folder.
+
+    Raises:
+        PromptError: the source or one of its rows cannot be read, or no prompt is left.
+    """
+    if source.file is not None:
+        path = find_file(source.file, beside)
+        columns, rows = read_file(path)
+        name = source.file
+    else:
+        wanted = {source.messages or source.prompt, *KNOWN, *source.meta.values(), *source.where}
+        columns, rows = read_dataset(
+            str(source.dataset), source.config, source.split, source.revision, wanted
+        )
+        name = str(source.dataset)
+    _check_columns(source, columns, name)
+
+    found: dict[str, Prompt] = {}
+    dropped: list[Dropped] = []
+    read = kept = 0
+    for where, row in rows:
+        read += 1
+        if not _matches(source, row):
+            continue
+        kept += 1
+        messages = _messages(source, row, where)
+        try:
+            id = prompt_id(messages)
+        except UnicodeEncodeError as error:
+            raise PromptError(f"{where}: the prompt is not text that UTF-8 can hold: {error}") from error
+        if not messages[-1].content.strip():
+            dropped.append(Dropped(id=id, stage=STAGE, reason="empty_prompt", detail=where))
+        elif id in found:
+            dropped.append(Dropped(id=id, stage=STAGE, reason="duplicate", detail=where))
+        else:
+            found[id] = Prompt(id=id, messages=messages, source=source.label, meta=_meta(source, row, where))
+    if not found:
+        raise PromptError(
+            f"no prompts in {name}: {read} rows, {kept} with {source.where or 'no filter'}, "
+            f"{len(dropped)} dropped as empty or duplicate"
+        )
+    return Loaded(_drawn(list(found.values()), source.limit, source.seed), dropped)
+
+
+def split_of(prompt_id: str, seed: int, test_fraction: float) -> Split:
+    """The split a prompt is drawn into, by its id: other prompts, order and sharding move nothing."""
+    return "test" if chance(seed, "split", prompt_id).random() < test_fraction else "train"
+
+
+def split_prompt(prompt: Prompt, seed: int, test_fraction: float) -> Split:
+    """The split a prompt's own row names, else the one it is drawn into."""
+    return prompt.meta.get("split") or split_of(prompt.id, seed, test_fraction)
+
+
+def find_file(file: str, beside: Path | None = None) -> Path:
+    """The file, beside the recipe or else from the project's root."""
+    tried = [folder / file for folder in (beside, ROOT.parent) if folder is not None]
+    for path in tried:
+        if path.is_file():
+            return path
+    raise PromptError(f"no prompt file {file!r}; looked at {' and '.join(map(str, dict.fromkeys(tried)))}")
+
+
+def _drawn(prompts: list[Prompt], limit: int | None, seed: int) -> list[Prompt]:
+    if limit is None or limit >= len(prompts):
+        return prompts
+    ranked = sorted(prompts, key=lambda p: (chance(seed, "sample", p.id).random(), p.id))
+    chosen = {p.id for p in ranked[:limit]}
+    return [p for p in prompts if p.id in chosen]
+
+
+def _check_columns(source: PromptSource, columns: list[str], name: str) -> None:
+    entries = {entry for entry, column in _kept(source).items() if column in columns}
+    asked = [("messages" if source.messages else "prompt", source.messages or source.prompt, set(columns))]
+    asked += [(f"meta.{entry}", column, set(columns)) for entry, column in source.meta.items() if column]
+    asked += [("where", column, {*columns, *entries}) for column in source.where]
+    for setting, column, exist in asked:
+        if column not in exist:
+            raise PromptError(
+                f"{setting} names the column {column!r}; {name} has {', '.join(columns) or 'no rows'}"
+            )
+
+
+def _kept(source: PromptSource) -> dict[str, str]:
+    """Name in meta -> column."""
+    columns: dict[str, str | None] = {name: name for name in KNOWN} | source.meta
+    return {entry: column for entry, column in columns.items() if column is not None}
+
+
+def _matches(source: PromptSource, row: Mapping[str, Any]) -> bool:
+    columns = _kept(source)
+    for key, wanted in source.where.items():
+        value = row.get(key if key in row else columns.get(key, key))
+        if value not in (wanted if isinstance(wanted, tuple) else (wanted,)):
+            return False
+    return True
+
+
+def _messages(source: PromptSource, row: Mapping[str, Any], where: str) -> tuple[Message, ...]:
+    if source.messages is None:
+        text = _cell(row, source.prompt, where)
+        if text is None or isinstance(text, str):
+            return (Message(role="user", content=text or ""),)
+        raise PromptError(f"{where}: {source.prompt} is {text!r}, wanted text")
+    raw = _parsed(_cell(row, source.messages, where), source.messages, where)
+    if not isinstance(raw, list):
+        raise PromptError(
+            f"{where}: {source.messages} is {raw!r}, wanted a list of messages with role and content"
+        )
+    messages = [_message(item, f"{where}: {source.messages}.{i}") for i, item in enumerate(raw)]
+    while messages and messages[-1].role == "assistant":
+        messages.pop()
+    if not messages or messages[-1].role != "user":
+        roles = [message.role for message in messages]
+        raise PromptError(f"{where}: {source.messages} has the turns {roles}, wanted a user turn at the end")
+    return tuple(messages)
+
+
+def _cell(row: Mapping[str, Any], column: str, where: str) -> Any:
+    if column not in row:
+        raise PromptError(f"{where} has no field {column!r}; it has {', '.join(row)}")
+    return row[column]
+
+
+def _message(item: Any, where: str) -> Message:
+    try:
+        # Other fields, such as a name or a weight, are no part of what a model reads.
+        return Message.model_validate({key: item[key] for key in ("role", "content")})
+    except (KeyError, TypeError) as error:
+        raise PromptError(f"{where} is {item!r}, wanted role and content") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise PromptError(f"{where}.{first['loc'][0]} is {first['input']!r}: {first['msg']}") from error
+
+
+def _meta(source: PromptSource, row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    meta = {
+        entry: row[column] for entry, column in _kept(source).items() if row.get(column) not in (None, "")
+    }
+    if "constraints" in meta:
+        meta["constraints"] = _parsed(meta["constraints"], "constraints", where)
+        if not isinstance(meta["constraints"], list) or not all(
+            isinstance(c, dict) for c in meta["constraints"]
+        ):
+            raise PromptError(
+                f"{where}: constraints is {meta['constraints']!r}, wanted a list of {{kind: …}}"
+            )
+    if meta.get("split", "train") not in ("train", "test"):
+        raise PromptError(
+            f"{where}: split is {meta['split']!r}, wanted train or test; meta: {{split: null}} ignores it"
+        )
+    return meta
+
+
+def _parsed(value: Any, field: str, where: str) -> Any:
+    """A list as it is, or from the JSON text a CSV cell holds."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise PromptError(f"{where}: {field} is {value!r}, wanted a list or its JSON") from error
