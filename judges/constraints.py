@@ -26,7 +26,7 @@ def count_words(text: str) -> int:
 
 
 _END = re.compile(
-    r"""(?<!\b[Mm]r)(?<!\b[Mm]rs)(?<!\b[DdSs][rt])(?<!e\.g)(?<!i\.e)[.!?…]+["'”’)\]*]*(?=\s|$)"""
+    r"""(?<!\b[Mm]r)(?<!\b[Mm]rs)(?<!\b[DdSs][rt])(?<!e\.g)(?<!i\.e)(?<![.!?…])[.!?…]+["'”’)\]*]*(?=\s|$)"""
 )
 
 
@@ -36,7 +36,7 @@ def count_sentences(text: str) -> int:
     return sum(any(c.isalnum() for c in part) for part in parts)
 
 
-_DIGITS = r"[0-9]{1,40}(?:,[0-9]{3})*(?:\.[0-9]{1,40})?"
+_DIGITS = r"[0-9]{1,40}(?:,[0-9]{3})*(?:\.[0-9]{1,40})?(?![0-9])"
 _NUMBER = re.compile(rf"(?:(?<![\w)])[-−])?\$?(?<![\w.])(?:{_DIGITS})(?:/[0-9]{{1,40}})?")
 _MARK = re.compile(
     r"^[ \t]*(?:A|Answer):(?P<line>.*)$|####(?P<hashes>.*)$"
@@ -69,7 +69,7 @@ def final_number(text: str, read: Literal["marked", "last"]) -> Fraction | None:
     if not marks:
         return None
     if (said := marks[-1]["said"]) is not None:
-        first = _NUMBER.search(said)
+        first = _NUMBER.search(re.split("answer is", said, flags=re.IGNORECASE)[-1])
         return read_number(first[0]) if first else None
     return read_number(next(part for part in marks[-1].groups() if part is not None))
 
@@ -302,7 +302,7 @@ class SingleParagraph(Rule):
     kind: Literal["single_paragraph"]
 
     def find(self, text: str) -> Found:
-        found = len(re.findall(r"\S.*?(?=\n[ \t]*\n|\Z)", text.strip(), flags=re.DOTALL))
+        found = len(re.split(r"\n\s*\n", text.strip()))
         return found == 1, 1 / max(found, 1), _plural(found, "paragraph")
 
     def describe(self) -> str:

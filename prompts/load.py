@@ -141,7 +141,7 @@ def _loosely(marker: str) -> str:
         raise PromptError(
             f"marker {marker!r} is too short to be told from ordinary text; wanted 2 characters or more"
         )
-    return ("#+[^\\S\\n]*" if hashes else "") + r"\s+".join(map(re.escape, words.split()))
+    return ("(?<!#)#+[^\\S\\n]*" if hashes else "") + r"\s+".join(map(re.escape, words.split()))
 
 
 def _broken(match: re.Match[str]) -> str:

@@ -143,6 +143,12 @@ def test_ordinary_text_is_left_alone(text: str):
     assert neutralise(text, ("### Grade", "[[A]]")) == text
 
 
+@pytest.mark.timeout(5)
+def test_an_answer_stuck_on_one_character_is_neutralised_at_once():
+    stuck = "#" * 200_000 + "x"
+    assert neutralise(stuck, ("### Grade", "### Response")) == stuck
+
+
 def test_a_marker_too_short_to_be_told_from_text_is_refused():
     with pytest.raises(PromptError, match=r"marker '#' is too short"):
         neutralise("x", ["#"])
