@@ -5,7 +5,8 @@ shards and samplers are still being asked, and judge requests go first at every 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.artifacts import publish_summary
 from flows.dataset import build_dataset
+from flows.facts import Facts
 from flows.progress import display
 from flows.recipe import Recipe
-from flows.run import Run, completions_of, judgement_key, read_prompts, shards, store_prompts
+from flows.run import Run, completions_of, judgement_key, shards, store_prompts
 from flows.stage import fill
 from judges.base import Judge, Verdict
 from judges.jury import Member
+from pairs.splits import split_of
 from prompts.principle import draw_principle
 from prompts.sources import load_prompts
 from records.ids import fingerprint, seed_of
@@ -29,7 +33,7 @@ from serving.chat import Chat, Request
 from serving.engine import Engine
 from serving.errors import RequestFailed
 from serving.models import open_models
-from serving.settings import Sampler
+from serving.settings import Adapter, Model, Sampler
 
 GENERATE, JUDGE = 1, 0
 """Priorities at a model: open rows are finished before new ones are begun."""
@@ -65,7 +69,7 @@ async def generate_shard(
 
 async def generate(prompt: Prompt, sampler: Sampler, asked: str, seed: int, chat: Chat) -> Row:
     """One sampler's n answers to one prompt."""
-    principle = draw_principle(sampler.principle, prompt.id, seed)
+    principle = draw_principle(sampler.principle, prompt.id, seed, asked)
     messages = with_principle(prompt, principle.text if principle else None)
     request = Request(
         messages=tuple(message.model_dump() for message in messages),
@@ -255,31 +259,85 @@ def _shares(usage: dict[str, int], n: int) -> list[dict[str, int]]:
     return [{name: value // n + (i < value % n) for name, value in usage.items()} for i in range(n)]
 
 
-def gather_prompts(run: Run) -> tuple[list[Prompt], list[Dropped], list[Receipt]]:
-    """The recipe's prompts, each with its split, sealed in the run's folder."""
-    from pairs.splits import split_of
+def gather_prompts(run: Run) -> tuple[list[Prompt], list[Dropped]]:
+    """The recipe's prompts, each once and with its split, sealed in the run's folder."""
+    found: dict[str, Prompt] = {}
+    dropped: list[Dropped] = []
+    for source in run.recipe.prompts:
+        prompts, lost = load_prompts(source)
+        dropped += lost
+        for prompt in prompts:
+            if prompt.id in found:
+                dropped.append(Dropped(id=prompt.id, stage="prompts", reason="duplicate", detail=source.label))
+                continue
+            split = split_of(prompt, run.recipe.splits)
+            found[prompt.id] = prompt.model_copy(update={"meta": prompt.meta | {"split": split}})
+    prompts = list(found.values())
+    store_prompts(run.prompts_stage(), prompts, run.recipe.shard_size)
+    return prompts, dropped
 
-    prompts, dropped = load_prompts(run.recipe.prompts)
-    marked = [
-        prompt.model_copy(update={"meta": prompt.meta | {"split": split_of(prompt, run.recipe.splits)}})
-        for prompt in prompts
-    ]
-    receipts = store_prompts(run.prompts_stage(), marked, run.recipe.shard_size)
-    return marked, dropped, receipts
+
+def models_of(recipe: Recipe, *, judged: bool = True) -> dict[str, Model]:
+    """The models that samplers, and judges, of a recipe ask."""
+    used = {sampler.model for sampler in recipe.samplers}
+    if judged:
+        used |= {member.model for member in recipe.jury.members if member.kind == "rating"}
+    used |= {model.on for name in used if isinstance(model := recipe.models[name], Adapter)}
+    return {name: model for name, model in recipe.models.items() if name in used}
 
 
-__all__ = ["answer_and_judge", "build_preferences", "flow", "gather_prompts", "read_prompts"]
+async def collect(run: Run, facts: Facts, *, judged: bool = True) -> tuple[list[Prompt], list[Dropped], list[Answers]]:
+    """Prompts, answers and, if asked for, judgements of a run, with the stages' counts in the summary."""
+    prompts, dropped = gather_prompts(run)
+    began = time.monotonic()
+    async with open_models(models_of(run.recipe, judged=judged), run.servers, display().say) as engine:
+        answers = await answer_and_judge(run, run.recipe.samplers, prompts, engine, judged=judged)
+    seconds, asked = time.monotonic() - began, engine.usage.requests
+    completions = [receipt for own in answers for receipt in own.receipts.values()]
+    judgements = [r for own in answers for receipts in own.judged.values() for r in receipts.values()]
+    facts.put("prompts", {"rows": len(prompts), "dropped": dict(Counter(drop.reason for drop in dropped))})
+    facts.receipts("generate", completions)
+    if judged:
+        facts.receipts("judge", judgements)
+    facts.spent("generate and judge" if judged else "generate", seconds, asked)
+    return prompts, dropped, answers
 
 
-Ask = Callable[[Run], Awaitable[Any]]
+@flow(name="generate-responses", flow_run_name="generate-{recipe.name}")
+async def generate_responses(recipe: Recipe, out: Path | None = None, store: str | None = None) -> dict[str, Any]:
+    """Every sampler's answers to every prompt. Prompt -> Completion."""
+    with Run.opened(recipe, out, store) as run:
+        facts = Facts.of(run)
+        await collect(run, facts, judged=False)
+        return facts.content
 
 
-@flow(name="build-preferences", flow_run_name="preferences-{recipe.name}", validate_parameters=False)
+@flow(name="judge-responses", flow_run_name="judge-{recipe.name}")
+async def judge_responses(recipe: Recipe, out: Path | None = None, store: str | None = None) -> dict[str, Any]:
+    """Every judge's verdict on every completion; asks for completions that are not there yet. Completion -> Judgement."""
+    with Run.opened(recipe, out, store) as run:
+        facts = Facts.of(run)
+        await collect(run, facts)
+        return facts.content
+
+
+@flow(name="reject-sample", flow_run_name="reject-{recipe.name}")
+async def reject_sampling(recipe: Recipe, out: Path | None = None, store: str | None = None) -> dict[str, Any]:
+    """The judge's best answer of each prompt, as rows for SFT. Prompt -> Completion -> Judgement -> SFT row."""
+    with Run.opened(recipe, out, store) as run:
+        facts = Facts.of(run)
+        prompts, dropped, answers = await collect(run, facts)
+        build_dataset(run, prompts, dropped, answers, facts, pairs_too=False)
+        await publish_summary(facts)
+        return facts.content
+
+
+@flow(name="build-preferences", flow_run_name="preferences-{recipe.name}")
 async def build_preferences(recipe: Recipe, out: Path | None = None, store: str | None = None) -> dict[str, Any]:
     """Build one preference dataset: Prompt -> Completion -> Judgement -> Pair."""
-    run = Run.at(recipe, out, store)
-    prompts, dropped, _ = gather_prompts(run)
-    used = {s.model for s in recipe.samplers} | {m.model for m in recipe.jury.members if m.kind == "rating"}
-    async with open_models({name: recipe.models[name] for name in used}, run.servers) as engine:
-        answers = await answer_and_judge(run, recipe.samplers, prompts, engine)
-    return build_dataset(run, prompts, dropped, answers)
+    with Run.opened(recipe, out, store) as run:
+        facts = Facts.of(run)
+        prompts, dropped, answers = await collect(run, facts)
+        build_dataset(run, prompts, dropped, answers, facts)
+        await publish_summary(facts)
+        return facts.content

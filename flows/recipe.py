@@ -10,6 +10,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from judges import JudgeSettings, Jury, panel
 from pairs.policies import PairSettings
+from pairs.splits import SplitSettings
+from prompts.principle import wordings
 from prompts.sources import PromptSource
 from records.base import Strict
 from records.ids import fingerprint
@@ -21,11 +23,7 @@ class RecipeError(ValueError):
     """A recipe cannot mean what it says. Nothing was started."""
 
 
-class SFT(SFTSettings):
-    """Supervised fine-tuning on the best answers (best-of-n with the judge of this recipe)."""
-
-
-class Training(Strict):
+class TrainingPlan(Strict):
     """Which model is trained, and how."""
 
     base: str
@@ -56,13 +54,16 @@ class Recipe(Strict):
     description: str = Field("", json_schema_extra={"position": 1})
     seed: int = Field(0, ge=0, json_schema_extra={"position": 2})
     """All chance in the run: splits, principles, request seeds, ties, training order."""
-    prompts: PromptSource = Field(json_schema_extra={"position": 3})
+    prompts: tuple[PromptSource, ...] = Field(min_length=1, json_schema_extra={"position": 3})
+    """Taken together; a prompt that two sources have counts once."""
+    splits: SplitSettings = Field(SplitSettings(), json_schema_extra={"position": 3})
+    """Which prompts are held out, where a source does not say."""
     models: dict[Name, Model] = Field(min_length=1, json_schema_extra={"position": 4})
     samplers: tuple[Sampler, ...] = Field(min_length=1, json_schema_extra={"position": 5})
     """Each answers every prompt."""
     judge: JudgeSettings = Field(json_schema_extra={"position": 6})
     pairs: PairSettings = Field(PairSettings(), json_schema_extra={"position": 7})
-    training: Training | None = Field(None, json_schema_extra={"position": 8})
+    training: TrainingPlan | None = Field(None, json_schema_extra={"position": 8})
     evaluation: Evaluation | None = Field(None, json_schema_extra={"position": 9})
     shard_size: int = Field(500, ge=1, json_schema_extra={"position": 10})
     """Prompts per shard: a shard is one file, one Prefect task and one unit of retry."""
@@ -78,6 +79,10 @@ class Recipe(Strict):
             raise ValueError(f"samplers {names}: two have the same name")
         for sampler in (*self.samplers, *((self.evaluation.sampler,) if self.evaluation else ())):
             _known(sampler.model, self.models, f"samplers.{sampler.name}.model")
+        asked = [fingerprint(self.asked(sampler)) for sampler in self.samplers]
+        for name, same in zip(names, asked, strict=True):
+            if asked.count(same) > 1:
+                raise ValueError(f"sampler {name!r} asks exactly what another one asks; give them different seeds")
         for member in self.jury.members:
             if member.kind == "rating":
                 _known(member.model, self.models, f"judge {member.name}.model")
@@ -86,10 +91,11 @@ class Recipe(Strict):
                 raise ValueError(f"models.{name}.on: {model.on!r} must name a model of kind vllm")
         if self.evaluation and not self.training:
             raise ValueError("evaluation: compares a model before and after training, and `training` is missing")
-        if self.training and self.training.dpo and not self.training.sft and len(self.samplers) < 2:
-            n = self.samplers[0].n
-            if n < 2:
-                raise ValueError("samplers: pairs need at least two answers per prompt; add a sampler or set n: 2")
+        if sum(sampler.n for sampler in self.samplers) < self.pairs.min_completions:
+            raise ValueError(
+                f"samplers: {sum(s.n for s in self.samplers)} answers per prompt, pairs.min_completions wants "
+                f"{self.pairs.min_completions}; add a sampler or set n: 2"
+            )
         return self
 
     @property
@@ -100,9 +106,8 @@ class Recipe(Strict):
         """Everything that decides one sampler's answers besides the prompt: its fingerprint's content."""
         fields = sampler.model_dump(mode="json", exclude={"name", "model"})
         if sampler.principle is not None:
-            from prompts.principle import principle_texts
-
-            fields["principle_texts"] = principle_texts(sampler.principle)
+            names = [sampler.principle] if isinstance(sampler.principle, str) else sorted(sampler.principle)
+            fields["principle_texts"] = {name: wordings(name) for name in names}
         return {"seed": self.seed, "sampler": fields, "model": identity or self.models[sampler.model].identity}
 
     @property

@@ -9,7 +9,8 @@
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ import yaml
 
 from flows.recipe import Recipe
 from judges.jury import Member
-from records.arrow import plain_prompt, to_prompt
+from records.arrow import plain_prompt
 from records.ids import fingerprint
 from records.schema import Completion, Judgement, Prompt
-from records.store import Receipt, Row, Stage
+from records.store import Receipt, Row, Stage, exclusive
 from serving.settings import Sampler
 
 
@@ -33,6 +34,20 @@ class Run:
     folder: Path
     store: str
     """Root of the shards: the folder itself, or an fsspec address."""
+
+    @classmethod
+    @contextmanager
+    def opened(cls, recipe: Recipe, out: Path | None = None, store: str | None = None) -> Iterator["Run"]:
+        """The run, held for this process, with its recipe written down.
+
+        Raises:
+            StoreError: another process works in the folder.
+        """
+        run = cls.at(recipe, out, store)
+        with exclusive(run.folder):
+            text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+            run.write("recipe.yaml", text)
+            yield run
 
     @classmethod
     def at(cls, recipe: Recipe, out: Path | None = None, store: str | None = None) -> "Run":
@@ -47,7 +62,7 @@ class Run:
         return self.folder / "models" / stage
 
     def prompts_stage(self) -> Stage:
-        return Stage(self.store, "prompts", {"prompts": self.recipe.prompts.model_dump(mode="json")})
+        return Stage(self.store, "prompts", {"prompts": [source.model_dump(mode="json") for source in self.recipe.prompts]})
 
     def completions_stage(self, sampler: Sampler, identity: dict[str, Any] | None = None) -> Stage:
         return Stage(self.store, "completions", self.recipe.asked(sampler, identity))
@@ -65,10 +80,6 @@ class Run:
         part.write_text(content)
         part.replace(path)
         return path
-
-    def write_recipe(self) -> None:
-        text = yaml.safe_dump(self.recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
-        self.write("recipe.yaml", text)
 
     def read_json(self, name: str) -> dict[str, Any]:
         path = self.folder / name
@@ -96,10 +107,6 @@ def store_prompts(stage: Stage, prompts: list[Prompt], size: int) -> list[Receip
             receipt = shard.seal()
         receipts.append(receipt)
     return receipts
-
-
-def read_prompts(stage: Stage, receipts: Iterable[Receipt]) -> list[Prompt]:
-    return [to_prompt(row.answers[0]) for receipt in receipts for row in stage.rows(receipt)]
 
 
 def completions_of(stage: Stage, receipt: Receipt, name: str) -> list[list[Completion]]:

@@ -17,6 +17,8 @@ from records.schema import Completion, Prompt
 from serving.chat import Chat
 
 ASPECT = "constraints"
+VERSION = 1
+"""Raised when the same answer would get another verdict."""
 
 
 class RuleError(ValueError):
@@ -29,6 +31,10 @@ class Rules(Strict):
     reference: Literal["ignore", "marked", "last"] = "ignore"
     """Whether a prompt's `reference` must be the answer's final number, and where that stands: after the last
     mark (`A:`, `####`, `answer is`, a box) or as the last number in the text."""
+
+    def asked(self) -> dict[str, object]:
+        """Everything that decides this judge's verdicts: part of the fingerprint."""
+        return self.model_dump(mode="json") | {"version": VERSION}
 
     def build(self, chat: Chat | None = None) -> "RulesJudge":
         return RulesJudge(self)

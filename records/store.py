@@ -62,7 +62,7 @@ class Receipt(Strict):
     answers: int
     dropped: dict[str, int]
     """Reason -> rows without an answer."""
-    keys: str
+    key_digest: str
     """Digest of the keys, in order: which questions this file answers."""
     digest: str
     """SHA-256 of the file."""
@@ -73,15 +73,26 @@ class Receipt(Strict):
         return f"{self.stage}/{self.fingerprint}/{self.index:05d}.parquet"
 
 
+_held_folders: set[Path] = set()
+
+
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a run's folder for this process; the lock falls with the process, however it ends.
+    """Hold a run's folder for this process; may be nested. The lock falls with the process, however it ends.
 
     Raises:
-        StoreError: another process holds it.
+        StoreError: another process holds it, or it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
+    key = folder.absolute()
+    if key in _held_folders:
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise StoreError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -92,7 +103,11 @@ def exclusive(folder: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        _held_folders.add(key)
+        try:
+            yield
+        finally:
+            _held_folders.discard(key)
 
 
 class Stage:
@@ -132,7 +147,7 @@ class Stage:
             StoreError: the shard's file is gone or is not the one that was sealed.
         """
         receipt = self.receipt(index)
-        if receipt is None or receipt.keys != digest(list(keys)) or RETRYABLE & receipt.dropped.keys():
+        if receipt is None or receipt.key_digest != digest(list(keys)) or RETRYABLE & receipt.dropped.keys():
             return None
         self._bytes(receipt)
         return receipt
@@ -289,14 +304,14 @@ class Shard:
             rows=len(rows),
             answers=sum(len(r.answers) for r in rows),
             dropped=dict(sorted(Counter(r.dropped["reason"] for r in rows if r.dropped).items())),
-            keys=digest(list(self.keys)),
+            key_digest=digest(list(self.keys)),
             digest=hashlib.sha256(data).hexdigest(),
             usage=sum((Usage(**a["usage"]) for r in rows for a in r.answers if "usage" in a), Usage()),
         )
         try:
             self.sync()
             old = self.stage.receipt(self.index)
-            if old is not None and old.keys != receipt.keys:
+            if old is not None and old.key_digest != receipt.key_digest:
                 self.stage._retire(self.index)
             self.stage._put(f"{self.index:05d}.parquet", data)
             self.stage._put(f"{self.index:05d}.json", receipt.model_dump_json(indent=2).encode())

@@ -13,7 +13,7 @@ import orjson
 
 from records.schema import Usage
 from serving.chat import Choice, Reply, Request, Token
-from serving.errors import RequestFailed, ServingError
+from serving.errors import RequestFailed, WrongModel
 
 Dialect = Literal["llamacpp", "vllm", "openai"]
 
@@ -124,7 +124,7 @@ def _choice(choice: dict[str, Any]) -> Choice:
 
 
 def refusal_of(status: int, body: str, retry_after: str | None, address: str) -> Exception:
-    """The error a status stands for; see `Retry`, `RequestFailed`, `ServingError`."""
+    """The error a status stands for; see `Retry`, `RequestFailed`, `WrongModel`."""
     said = " ".join(body.split())[:300]
     if status in (408, 409, 425, 429) or status >= 500:
         try:
@@ -133,9 +133,9 @@ def refusal_of(status: int, body: str, retry_after: str | None, address: str) ->
             after = None
         return Retry(str(status), after)
     if status in (401, 403):
-        return ServingError(f"{address} refused the key ({status}): {said}")
+        return WrongModel(f"{address} refused the key ({status}): {said}")
     if status == 404:
-        return ServingError(f"{address} has no such route or model (404): {said}")
+        return WrongModel(f"{address} has no such route or model (404): {said}")
     too_long = any(sign in said.lower() for sign in ("context length", "context size", "exceed_context", "context window"))
     return RequestFailed("too_long" if too_long else "rejected_request", f"{status}: {said}")
 

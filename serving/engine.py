@@ -118,14 +118,6 @@ class Lane:
         self._busy_since = 0.0
         self._streak = 0
 
-    def chat(self, priority: int = 0) -> Chat:
-        """The lane as a function, for one stage's requests."""
-
-        async def ask(request: Request) -> Reply:
-            return await self.ask(request, priority)
-
-        return ask
-
     async def ask(self, request: Request, priority: int = 0) -> Reply:
         """One answer.
 
@@ -217,7 +209,12 @@ class Engine:
     lanes: dict[str, Lane]
 
     def chat(self, model: str, priority: int = 0) -> Chat:
-        return self.lanes[model].chat(priority)
+        """The way to `model`, looked up when it is used: a finished stage needs none."""
+
+        async def ask(request: Request) -> Reply:
+            return await self.lanes[model].ask(request, priority)
+
+        return ask
 
     @property
     def usage(self) -> Usage:

@@ -5,6 +5,10 @@ class ServingError(Exception):
     """A model cannot be served or reached at all: wrong address, missing weights, a server that dies. Stops the run."""
 
 
+class WrongModel(ServingError):
+    """A recipe's model cannot be what it says: no such weights, no such address, a refused key. Nothing was spent."""
+
+
 class RequestFailed(Exception):
     """One request got no answer. The record it was for is dropped with `reason`; the others go on.
 

@@ -4,14 +4,14 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
 from serving.client import Dialect, OpenAITransport, PlainTransport, Transport
 from serving.engine import Engine, Lane
-from serving.errors import ServingError
+from serving.errors import ServingError, WrongModel
 from serving.settings import Adapter, Endpoint, LlamaCpp, Model, Vllm
 
 log = logging.getLogger(__name__)
@@ -39,19 +39,30 @@ class Managed:
         self.name, self._build, self._say = name, build, say
         self._server: Server | None = None
         self._url = ""
+        self._failure: ServingError | None = None
         self._changing = asyncio.Lock()
         self._restarts: list[float] = []
         self.lanes: list[Lane] = []
 
     async def url(self) -> str:
-        """The running server's address; starts it if it is not running."""
+        """The running server's address; starts it if it is not running.
+
+        Raises:
+            ServingError: it did not start; said again to everybody who asks.
+        """
         async with self._changing:
+            if self._failure is not None:
+                raise self._failure
             if self._server is None:
                 began = time.monotonic()
                 self._say(f"starting {self.name} …")
-                server = await asyncio.to_thread(self._build)
+                try:
+                    server = await asyncio.to_thread(self._build)
+                    self._url = await server.start()
+                except ServingError as error:
+                    self._failure = error
+                    raise
                 self._server = server
-                self._url = await server.start()
                 self._say(f"{self.name} answers after {time.monotonic() - began:.0f} s")
             return self._url
 
@@ -94,7 +105,7 @@ async def open_models(
     """Lanes to `models`. `folder` takes logs and pid files; servers an earlier run left behind are ended first.
 
     Raises:
-        ServingError: a key's environment variable is not set.
+        WrongModel: a key's environment variable is not set, or an endpoint cannot be reached.
     """
     from serving.process import reap_orphans
 
@@ -109,9 +120,10 @@ async def open_models(
     for name, model in models.items():
         if isinstance(model, LlamaCpp | Vllm):
             managed[name] = Managed(name, _builder(name, model, folder, adapters.get(name, {})), say)
+    checked = Once(lambda: _check_endpoints(models))
     try:
         for name, model in models.items():
-            lanes[name] = _lane(name, model, managed)
+            lanes[name] = _lane(name, model, managed, checked)
         yield Engine(lanes)
     finally:
         for lane in lanes.values():
@@ -135,16 +147,48 @@ def _builder(name: str, model: LlamaCpp | Vllm, folder: Path, adapters: dict[str
     return build
 
 
-def _lane(name: str, model: Model, managed: dict[str, Managed]) -> Lane:
+class Once:
+    """Runs something at the first call; later callers wait for it and share its error."""
+
+    def __init__(self, what: Callable[[], Awaitable[None]]) -> None:
+        self._what = what
+        self._running: asyncio.Task[None] | None = None
+
+    async def __call__(self) -> None:
+        if self._running is None:
+            self._running = asyncio.ensure_future(self._what())
+        await asyncio.shield(self._running)
+
+
+async def _check_endpoints(models: dict[str, Model]) -> None:
+    """Before the first request to any model: every address answers, so that no other model is paid for nothing."""
+    import aiohttp
+
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
+        for name, model in models.items():
+            if not isinstance(model, Endpoint):
+                continue
+            for pause in (1, 3, None):
+                try:
+                    async with session.get(f"{model.base_url}/models"):
+                        break
+                except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                    if pause is None:
+                        raise WrongModel(f"models.{name}.base_url: cannot reach {model.base_url}: {error}") from error
+                    await asyncio.sleep(pause)
+
+
+def _lane(name: str, model: Model, managed: dict[str, Managed], checked: Once) -> Lane:
     if isinstance(model, Endpoint):
         key = None
         if model.key_env is not None:
             key = os.environ.get(model.key_env)
             if not key:
-                raise ServingError(f"models.{name}.key_env: the environment variable {model.key_env} is not set")
+                raise WrongModel(f"models.{name}.key_env: the environment variable {model.key_env} is not set")
         endpoint = model
 
         async def connect_endpoint() -> Transport:
+            await checked()
             if endpoint.client == "openai":
                 return OpenAITransport(endpoint.base_url, endpoint.model, key, endpoint.timeout)
             dialect, limit = endpoint.dialect, endpoint.max_in_flight
@@ -160,6 +204,7 @@ def _lane(name: str, model: Model, managed: dict[str, Managed]) -> Lane:
     owner = managed[model.on if isinstance(model, Adapter) else name]
 
     async def connect_managed() -> Transport:
+        await checked()
         return PlainTransport(await owner.url(), name, _dialect(model), None, model.timeout, model.max_in_flight)
 
     lane = Lane(name, connect_managed, model.max_in_flight, recover=owner.recover)

@@ -73,7 +73,7 @@ async def rate(settings: Rating, fake_url: str, *texts: str):
 
     lane = Lane("judge", connect, 4, pause=0.01)
     try:
-        return await settings.build(lane.chat())(PROMPT, [completion(t, str(i)) for i, t in enumerate(texts)])
+        return await settings.build(lane.ask)(PROMPT, [completion(t, str(i)) for i, t in enumerate(texts)])
     finally:
         await lane.close()
 

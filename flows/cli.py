@@ -1,0 +1,279 @@
+"""The command `zephyr`. Thin: options in, one flow, one answer out.
+
+Every verb takes --json: then the last line of stdout is one JSON object. Logs and progress are on stderr. Exit 0 done, 1 the
+run failed, 2 the input was wrong.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="AI-feedback preference training: prompts, completions, judgements, pairs, SFT, DPO, evaluation.",
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file, as in recipes/.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Replace a field of the recipe.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for runs; default: runs/.")]
+Store = Annotated[
+    str | None, typer.Option("--store", metavar="ADDRESS", help="Where shards go instead: any fsspec address.")
+]
+Json = Annotated[bool, typer.Option("--json", help="End with one JSON object on stdout.")]
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+def answer(work: Callable[[], dict[str, Any]], as_json: bool, text: Callable[[dict[str, Any]], str]) -> None:
+    """Run a verb, print what it came to, and leave with the right code."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        result = work()
+    except KeyboardInterrupt:
+        _fail("stopped; what was answered is kept, the same command goes on from here", 130, as_json)
+    except asyncio.CancelledError:
+        _fail("cancelled; what was answered is kept, the same command goes on from here", 130, as_json)
+    except Exception as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        _fail(str(error), code, as_json)
+    if as_json:
+        print(json.dumps({"ok": True, **result}, ensure_ascii=False, default=str))
+    else:
+        print(text(result))
+
+
+def _interrupt(_number: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def exit_code(error: Exception) -> int | None:
+    """2 where the input was wrong, 1 where the run failed, None for what nobody foresaw: that wants a traceback."""
+    from flows.recipe import RecipeError
+    from prompts.load import PromptError
+    from records.store import StoreError
+    from serving.errors import ServingError, WrongModel
+
+    if isinstance(error, RecipeError | PromptError | WrongModel):
+        return 2
+    failures = {"DatasetError", "StageFailed", "TrainingFailed"}  # their modules import Prefect; not needed for a name
+    if isinstance(error, StoreError | ServingError) or type(error).__name__ in failures:
+        return 1
+    return None
+
+
+def _fail(message: str, code: int, as_json: bool) -> None:
+    print(f"zephyr: {message}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"ok": False, "error": message, "exit": code}, ensure_ascii=False))
+    sys.stdout.flush()
+    raise typer.Exit(code)
+
+
+def _recipe(path: Path, overrides: list[str] | None) -> Any:
+    from flows.recipe import load_recipe
+
+    return load_recipe(path, overrides or ())
+
+
+def _flow(start: Callable[[], Any]) -> dict[str, Any]:
+    """Run a flow to its end with progress on stderr."""
+    from flows.progress import shown
+
+    with shown():
+        return asyncio.run(start())
+
+
+def _summary(result: dict[str, Any]) -> str:
+    from flows.artifacts import summary_text
+
+    return summary_text(result)
+
+
+@app.command()
+def run(recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False) -> None:
+    """Everything: completions, judgements, pairs, SFT, DPO, evaluation, report. Goes on where it was stopped."""
+
+    def work() -> dict[str, Any]:
+        settings = _recipe(recipe, set)
+        from flows.zephyr import zephyr
+
+        return _flow(lambda: zephyr(settings, out, store))
+
+    answer(work, json, _summary)
+
+
+@app.command()
+def plan(recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False) -> None:
+    """Calls, tokens and money before anything is spent, and what is there already."""
+    from flows.plan import plan as count
+    from flows.plan import plan_text
+    from flows.run import Run
+
+    def work() -> dict[str, Any]:
+        found = Run.at(_recipe(recipe, set), out, store)
+        return count(found).content() | {"text": plan_text(found)}
+
+    answer(work, json, lambda result: result["text"])
+
+
+@app.command()
+def generate(recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False) -> None:
+    """Every sampler's answers to every prompt."""
+
+    def work() -> dict[str, Any]:
+        settings = _recipe(recipe, set)
+        from flows.preferences import generate_responses
+
+        return _flow(lambda: generate_responses(settings, out, store))
+
+    answer(work, json, _summary)
+
+
+@app.command()
+def judge(recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False) -> None:
+    """Every judge's verdict on every completion."""
+
+    def work() -> dict[str, Any]:
+        settings = _recipe(recipe, set)
+        from flows.preferences import judge_responses
+
+        return _flow(lambda: judge_responses(settings, out, store))
+
+    answer(work, json, _summary)
+
+
+@app.command()
+def pairs(recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False) -> None:
+    """The preference dataset, from completions and judgements; asks only for those that are missing."""
+
+    def work() -> dict[str, Any]:
+        settings = _recipe(recipe, set)
+        from flows.preferences import build_preferences
+
+        return _flow(lambda: build_preferences(settings, out, store))
+
+    answer(work, json, _summary)
+
+
+@app.command("reject-sample")
+def reject_sample(recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False) -> None:
+    """Best-of-n: the judge's best answer of each prompt as a row for SFT."""
+
+    def work() -> dict[str, Any]:
+        settings = _recipe(recipe, set)
+        from flows.preferences import reject_sampling
+
+        return _flow(lambda: reject_sampling(settings, out, store))
+
+    answer(work, json, _summary)
+
+
+@app.command()
+def sft(recipe: RecipePath, set: Set = None, out: Out = None, json: Json = False) -> None:
+    """Fine-tune on the best answers."""
+
+    def work() -> dict[str, Any]:
+        settings = _recipe(recipe, set)
+        from flows.train import train_sft
+
+        return _flow(lambda: train_sft(settings, out))
+
+    answer(work, json, _summary)
+
+
+@app.command()
+def dpo(recipe: RecipePath, set: Set = None, out: Out = None, json: Json = False) -> None:
+    """Train on the pairs, from the SFT model where the recipe has one."""
+
+    def work() -> dict[str, Any]:
+        settings = _recipe(recipe, set)
+        from flows.train import train_dpo
+
+        return _flow(lambda: train_dpo(settings, out))
+
+    answer(work, json, _summary)
+
+
+@app.command()
+def evaluate(recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False) -> None:
+    """Held-out prompts before and after training, scored by the recipe's judge, with intervals."""
+
+    def work() -> dict[str, Any]:
+        settings = _recipe(recipe, set)
+        from flows.evaluate import evaluate as flow
+
+        return _flow(lambda: flow(settings, out, store))
+
+    answer(work, json, _summary)
+
+
+@app.command()
+def show(
+    recipe: RecipePath,
+    prompt_id: Annotated[str | None, typer.Argument(help="The beginning of a prompt's id; without it, one that became a pair.")] = None,
+    set: Set = None,
+    out: Out = None,
+    store: Store = None,
+    json: Json = False,
+) -> None:
+    """One record at every stage, with the judge's exact prompt and raw answer."""
+    from flows.run import Run
+    from flows.show import show as find
+    from flows.show import show_text
+
+    answer(lambda: find(Run.at(_recipe(recipe, set), out, store), prompt_id), json, show_text)
+
+
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as runs/quickstart.")]
+
+
+@app.command()
+def report(run: RunPath, json: Json = False) -> None:
+    """Write the run's report.html again and say where it is."""
+
+    def work() -> dict[str, Any]:
+        from flows.report import write
+
+        return {"report": str(write(run))}
+
+    answer(work, json, lambda result: result["report"])
+
+
+@app.command()
+def export(
+    run: RunPath,
+    to: Annotated[Path, typer.Argument(metavar="DIR", help="Where the dataset and the models go.")],
+    json: Json = False,
+) -> None:
+    """Copy what a run made, dataset and models with their cards, without its working files."""
+
+    def work() -> dict[str, Any]:
+        from flows.export import export as copy
+
+        return copy(run, to)
+
+    answer(work, json, lambda result: "\n".join(result["written"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""What a run will ask, before it asks anything: calls, tokens and money, and what is there already."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from flows.preferences import gather_prompts
+from flows.run import Run
+from records.schema import Prompt
+from serving.settings import Endpoint
+
+LETTERS_PER_TOKEN = 4.0
+"""English text; the estimate needs no tokenizer."""
+JUDGE_PROMPT = 70
+"""Tokens of a judge's own words around instruction and answer; rating.md has about so many."""
+
+
+@dataclass
+class Line:
+    """One stage at one model."""
+
+    stage: str
+    model: str
+    requests: int
+    held: int
+    tokens_in: int
+    tokens_out: int
+    """At most."""
+    cost: float
+
+    def row(self) -> tuple[str, ...]:
+        money = f"{self.cost:.2f}" if self.cost else "–"
+        return (
+            self.stage, self.model, f"{self.requests:,}", f"{self.held:,}", f"{self.tokens_in:,}", f"{self.tokens_out:,}", money
+        )  # fmt: skip
+
+
+@dataclass
+class Plan:
+    prompts: int
+    held_out: int
+    lines: list[Line]
+    training: dict[str, dict[str, Any]]
+
+    def content(self) -> dict[str, Any]:
+        return {
+            "prompts": self.prompts,
+            "held_out": self.held_out,
+            "stages": [vars(line) for line in self.lines],
+            "requests": sum(line.requests for line in self.lines),
+            "cost": sum(line.cost for line in self.lines),
+            "training": self.training,
+        }
+
+
+def plan(run: Run) -> Plan:
+    """Count what is missing. Reads the run's folder and the prompts; asks no model."""
+    recipe = run.recipe
+    prompts, _ = gather_prompts(run)
+    test = [prompt for prompt in prompts if prompt.meta["split"] == "test"]
+    lines: list[Line] = []
+
+    def price(model: str, tokens_in: int, tokens_out: int) -> float:
+        served = recipe.models[model]
+        if not isinstance(served, Endpoint):
+            return 0.0
+        return (tokens_in * served.price_in + tokens_out * served.price_out) / 1e6
+
+    for sampler in recipe.samplers:
+        held = run.completions_stage(sampler).held()
+        missing = [prompt for prompt in prompts if prompt.id not in held]
+        tokens_in, tokens_out = _tokens(missing), len(missing) * sampler.n * sampler.max_tokens
+        cost = price(sampler.model, tokens_in, tokens_out)
+        lines.append(
+            Line(f"generate {sampler.name}", sampler.model, len(missing), len(prompts) - len(missing), tokens_in, tokens_out, cost)
+        )
+    for member in recipe.jury.members:
+        if member.kind != "rating":
+            continue
+        wanted = held = tokens_in = 0
+        for sampler in recipe.samplers:
+            stage = run.completions_stage(sampler)
+            held += len(run.judgements_stage(member, stage.fingerprint).held())
+            wanted += len(prompts) * sampler.n
+            answers = len(prompts) * sampler.n * (JUDGE_PROMPT + sampler.max_tokens)
+            tokens_in += (_tokens(prompts) * sampler.n + answers) * len(member.aspects)
+        missing = max(0, wanted - held)
+        tokens_in = int(tokens_in * missing / wanted) if wanted else 0
+        requests = missing * len(member.aspects)
+        tokens_out = requests * max(1, member.samples)
+        cost = price(member.model, tokens_in, tokens_out)
+        lines.append(Line(f"judge {member.name}", member.model, requests, held, tokens_in, tokens_out, cost))
+    training = {}
+    for kind in ("sft", "dpo"):
+        settings = getattr(recipe.training, kind, None)
+        if settings is not None:
+            most = len(prompts) - len(test)
+            training[kind] = {"rows_at_most": most, "steps_at_most": settings.steps(most), "batch": settings.batch}
+    return Plan(len(prompts), len(test), lines, training)
+
+
+def _tokens(prompts: list[Prompt]) -> int:
+    return int(sum(len(m.content) for prompt in prompts for m in prompt.messages) / LETTERS_PER_TOKEN)
+
+
+def plan_text(run: Run) -> str:
+    """The plan as people read it."""
+    found = plan(run)
+    head = ("stage", "model", "requests", "there already", "tokens in", "tokens out, at most", "cost")
+    table = [head, *(line.row() for line in found.lines)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
+    lines = [f"{found.prompts} prompts, {found.held_out} of them held out", ""]
+    for row in table:
+        cells = [cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    for kind, figures in found.training.items():
+        lines.append(f"train {kind}: at most {figures['steps_at_most']} steps of {figures['batch']}")
+    if run.recipe.evaluation:
+        count = min(found.held_out, run.recipe.evaluation.prompts)
+        lines.append(f"evaluate: {count} held-out prompts, each model {run.recipe.evaluation.sampler.n} answers")
+    return "\n".join(lines)

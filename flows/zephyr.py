@@ -1,0 +1,32 @@
+"""The whole recipe: preferences, SFT, DPO, evaluation, report. Every step resumes what the last run left."""
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows.artifacts import publish_plan, publish_summary
+from flows.evaluate import evaluate
+from flows.facts import Facts
+from flows.plan import plan_text
+from flows.preferences import build_preferences
+from flows.recipe import Recipe
+from flows.run import Run
+from flows.train import train_dpo, train_sft
+
+
+@flow(name="zephyr", flow_run_name="zephyr-{recipe.name}")
+async def zephyr(recipe: Recipe, out: Path | None = None, store: str | None = None) -> dict[str, Any]:
+    """Prompts -> completions -> judgements -> pairs -> SFT -> DPO -> evaluation."""
+    with Run.opened(recipe, out, store) as run:
+        await publish_plan(recipe.name, plan_text(run))
+        await build_preferences(recipe, out, store)
+        if recipe.training and recipe.training.sft:
+            await train_sft(recipe, out)
+        if recipe.training and recipe.training.dpo:
+            await train_dpo(recipe, out)
+        if recipe.evaluation:
+            await evaluate(recipe, out, store)
+        facts = Facts.of(run)
+        await publish_summary(facts)
+        return facts.content
