@@ -6,7 +6,7 @@ agree.
 
 from collections.abc import Sequence
 
-from pairs.policies import Candidate, Selection, best, usable_candidates
+from pairs.candidates import STAGE, Candidate, Selection, best, score_of, usable_candidates
 from records.base import Strict
 from records.schema import Completion, Dropped, Message, Prompt
 
@@ -47,16 +47,17 @@ def best_of_n(prompt: Prompt, candidates: Sequence[Candidate], settings: Selecti
     complete = [c for c in usable if settings.chosen_may_be_cut_off or not c.cut_off]
     if not complete:
         return Dropped(
-            id=prompt.id, stage="pairs", reason="cut_off", detail=f"all {len(usable)} ran into max_tokens"
+            id=prompt.id, stage=STAGE, reason="cut_off", detail=f"all {len(usable)} ran into max_tokens"
         )
     winner = best(prompt, complete, settings.seed)
     scores = [
-        Scored(completion_id=c.completion.id, model=c.completion.model, score=c.score)
-        for c in usable
-        if c.score is not None
+        Scored(completion_id=c.completion.id, model=c.completion.model, score=score_of(c)) for c in usable
     ]
     scores.sort(key=lambda scored: (-scored.score, scored.completion_id))
-    score = next(s.score for s in scores if s.completion_id == winner.completion.id)
     return SftRow(
-        prompt=prompt, completion=winner.completion, score=score, n=len(scores), scores=tuple(scores)
+        prompt=prompt,
+        completion=winner.completion,
+        score=score_of(winner),
+        n=len(scores),
+        scores=tuple(scores),
     )

@@ -10,12 +10,6 @@
 The trainers' views are configs of their own: `datasets` gives all splits of one config the same columns and
 fills what a split lacks with null, which TRL would read. It cannot load a split without rows: such a split is
 not in the folder.
-
-A row of train_prefs (shortened):
-
-    {"prompt": "Why …?", "prompt_id": "9b3f…", "score_chosen": 4.1, "score_rejected": 2.0, "margin": 2.1,
-     "chosen": [{"role": "user", "content": "Why …?"}, {"role": "assistant", …}], "rejected": […],
-     "messages": […], "source": "quickstart", "policy": "best_vs_random", "chosen_model": "mistral", …}
 """
 
 import ctypes
@@ -28,13 +22,13 @@ from typing import Any
 
 from pairs.best_of_n import SftRow
 from pairs.card import Card, render_card
+from pairs.rows import COLUMNS, VIEWS, Row, gen_row, pair_row, sft_row, trl_row
 from pairs.splits import SPLITS, Split
 from pairs.texts import dicts
 from records.base import Strict
 from records.ids import digest
-from records.schema import Completion, Message, Pair, Prompt
+from records.schema import Pair, Prompt
 
-Row = dict[str, Any]
 ROW_GROUP = 5000
 """Rows; what a reader holds at a time."""
 
@@ -48,88 +42,6 @@ class DatasetReceipt(Strict):
     format, the machine, the time they took or the tokens they cost."""
     rows: dict[str, int]
     """By split of the default config; a split without rows is not in the folder."""
-
-
-def pair_row(pair: Pair) -> Row:
-    chosen = dicts(_dialogue(pair.prompt, pair.chosen))
-    return _prompt_columns(pair.prompt) | {
-        "chosen": chosen,
-        "rejected": dicts(_dialogue(pair.prompt, pair.rejected)),
-        "messages": chosen,
-        "score_chosen": pair.score_chosen,
-        "score_rejected": pair.score_rejected,
-        "source": pair.prompt.source,
-        "policy": pair.policy,
-        "margin": pair.margin,
-        "chosen_model": pair.chosen.model,
-        "rejected_model": pair.rejected.model,
-        "chosen_id": pair.chosen.id,
-        "rejected_id": pair.rejected.id,
-        "n": None,
-        "scores": None,
-    }
-
-
-def sft_row(row: SftRow, pair: Pair | None) -> Row:
-    """The winner's dialogue; what it was preferred to where `pair` has the same chosen."""
-    same = pair_row(pair) if pair and pair.chosen.id == row.completion.id else {}
-    messages = dicts(row.messages)
-    return (
-        _empty_row(row.prompt)
-        | same
-        | {
-            "chosen": messages,
-            "messages": messages,
-            "score_chosen": row.score,
-            "chosen_model": row.completion.model,
-            "chosen_id": row.completion.id,
-            "n": row.n,
-            "scores": [scored.model_dump() for scored in row.scores],
-        }
-    )
-
-
-def gen_row(prompt: Prompt, pair: Pair | None) -> Row:
-    """The prompt alone as `messages`, so that they end with the user's turn."""
-    return (pair_row(pair) if pair else _empty_row(prompt)) | {"messages": dicts(prompt.messages)}
-
-
-def _dialogue(prompt: Prompt, completion: Completion) -> tuple[Message, ...]:
-    return (*prompt.messages, Message(role="assistant", content=completion.text))
-
-
-def _prompt_columns(prompt: Prompt) -> Row:
-    return {"prompt": prompt.text, "prompt_id": prompt.id}
-
-
-def _empty_row(prompt: Prompt) -> Row:
-    return dict.fromkeys(_COLUMNS) | _prompt_columns(prompt) | {"source": prompt.source}
-
-
-_TEXT, _NUMBER, _DIALOGUE = "string", "float64", [("role", "string"), ("content", "string")]
-_COLUMNS: dict[str, Any] = {
-    "prompt": _TEXT,
-    "prompt_id": _TEXT,
-    "chosen": _DIALOGUE,
-    "rejected": _DIALOGUE,
-    "messages": _DIALOGUE,
-    "score_chosen": _NUMBER,
-    "score_rejected": _NUMBER,
-    "source": _TEXT,
-    "policy": _TEXT,
-    "margin": _NUMBER,
-    "chosen_model": _TEXT,
-    "rejected_model": _TEXT,
-    "chosen_id": _TEXT,
-    "rejected_id": _TEXT,
-    "n": "int64",
-    "scores": [("completion_id", _TEXT), ("model", _TEXT), ("score", _NUMBER)],
-}
-_VIEWS: dict[str, dict[str, Any]] = {
-    "trl": {"prompt": _DIALOGUE, "chosen": _DIALOGUE, "rejected": _DIALOGUE},
-    "trl_sft": {"messages": _DIALOGUE},
-    "trl_prompts": {"prompt": _DIALOGUE},
-}
 
 
 def write_dataset(
@@ -175,15 +87,15 @@ def write_dataset(
             for kind, found in kinds.items():
                 name, file = f"{split}_{kind}", f"data/{split}_{kind}.parquet"
                 hashes: list[str] = []
-                if _write_parquet(_hashed(found, hashes), _COLUMNS, part / file):
+                if _write_parquet(_hashed(found, hashes), COLUMNS, part / file):
                     rows[name], digests[name], files["default"][name] = len(hashes), digest(hashes), file
             views: dict[str, Iterable[Row]] = {
-                "trl": map(_trl_row, in_order),
+                "trl": map(trl_row, in_order),
                 "trl_sft": ({"messages": dicts(row.messages)} for row in sft_rows),
                 "trl_prompts": ({"prompt": dicts(prompt.messages)} for prompt in prompts.get(split, ())),
             }
             for view, found in views.items():
-                if _write_parquet(found, _VIEWS[view], part / view / f"{split}.parquet"):
+                if _write_parquet(found, VIEWS[view], part / view / f"{split}.parquet"):
                     files.setdefault(view, {})[split] = f"{view}/{split}.parquet"
         if not rows:
             raise ValueError("a dataset of 0 pairs, 0 SFT rows and 0 prompts; wanted at least one row")
@@ -198,14 +110,6 @@ def write_dataset(
 
 def _key(place: Mapping[str, int], prompt: Prompt) -> tuple[int, str]:
     return place.get(prompt.id, len(place)), prompt.id
-
-
-def _trl_row(pair: Pair) -> Row:
-    return {
-        "prompt": dicts(pair.prompt.messages),
-        "chosen": [{"role": "assistant", "content": pair.chosen.text}],
-        "rejected": [{"role": "assistant", "content": pair.rejected.text}],
-    }
 
 
 def _hashed(rows: Iterable[Row], hashes: list[str]) -> Iterator[Row]:
@@ -248,8 +152,7 @@ def _write_parquet(rows: Iterable[Row], columns: Mapping[str, Any], path: Path) 
 
 
 def _replace(new: Path, old: Path) -> None:
-    """`new` takes the place of `old`, which is gone afterwards; on Linux there is no moment without
-    either."""
+    """Give `new` the name of `old`, which goes; on Linux there is no moment without either."""
     for file in new.rglob("*"):
         descriptor = os.open(file, os.O_RDONLY)
         try:
@@ -269,8 +172,7 @@ def _replace(new: Path, old: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two folders' names in one step (Linux: renameat2 with RENAME_EXCHANGE); False where that does not
-    exist."""
+    """Swap two folders in one step (Linux: renameat2, RENAME_EXCHANGE); False where that does not exist."""
     try:
         swap = ctypes.CDLL(None).renameat2
     except (AttributeError, OSError, TypeError):

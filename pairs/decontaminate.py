@@ -1,5 +1,4 @@
-"""Prompts that are in a benchmark: the same words, or 13 words in a row in common (GPT-3, arXiv 2005.14165,
-appendix C).
+"""Prompts that a benchmark holds: the same text, or 13 words in a row (GPT-3, arXiv 2005.14165, appendix C).
 
 Case and punctuation do not count. Languages written without spaces between words get the exact comparison
 only. About 3 s for 200 000 prompts of 150 words: a run of 13 words always holds a block of 7 that starts at a

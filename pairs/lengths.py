@@ -21,8 +21,7 @@ class Balanced(NamedTuple):
 
 
 def balance_lengths(pairs: list[Pair], seed: int) -> Balanced:
-    """Drop, in each stratum of the length ratio, from the larger of {chosen longer, chosen shorter} down to
-    the smaller.
+    """Drop from the larger of {chosen longer, chosen shorter} down to the smaller, in each stratum of the ratio.
 
     Pairs of equal length stay. The kept keep their order.
     """

@@ -1,5 +1,4 @@
-"""Which completion is chosen and which is rejected: a judged prompt -> pairs, or Dropped. Start at
-`make_pairs`.
+"""Which completion is chosen, which is rejected: a judged prompt -> pairs. Start at `make_pairs`.
 
 Pure functions of scores: no model, no disk, no clock. Chance is a rank drawn for each (seed, prompt id,
 completion id), so neither row order, candidate order, shards nor restarts change a pair, and a new model
@@ -13,55 +12,25 @@ changes only the pairs it enters.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
+from pairs.candidates import (
+    EQUAL,
+    STAGE,
+    Candidate,
+    Selection,
+    best,
+    draw,
+    score_of,
+    usable_candidates,
+)
 from pairs.lengths import balance_lengths
 from pairs.texts import squeezed
-from records.base import Strict
-from records.ids import chance
-from records.schema import Completion, Dropped, Pair, Prompt, Reason
+from records.schema import Dropped, Pair, Prompt, Reason
 
 Policy = Literal["best_vs_random", "best_vs_random_lower", "best_vs_worst", "all_pairs"]
-STAGE = "pairs"
-EQUAL = 1e-9
-"""Scores nearer than this are equal: a mean of the same ratings in another order is not a preference."""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A completion and what the judges made of it."""
-
-    completion: Completion
-    score: float | None
-    """None when it could not be judged; such a completion is in no pair."""
-    spread: float | None = None
-    """Standard deviation of the score, in points."""
-    why: str = ""
-    """The judgement's status when there is no score."""
-
-    def __post_init__(self) -> None:
-        if self.score is not None and not math.isfinite(self.score):
-            raise ValueError(
-                f"score {self.score} of completion {self.completion.id}: a score is finite or None"
-            )
-
-    @property
-    def cut_off(self) -> bool:
-        return self.completion.finish_reason == "length"
-
-
-class Selection(Strict):
-    """What every choice between completions shares."""
-
-    seed: int = 42
-    """Draws among equals and the random rejected. ultrafeedback_binarized: 42."""
-    min_completions: int = Field(default=1, ge=1)
-    """Fewest judged completions with a text; a prompt with fewer is dropped."""
-    chosen_may_be_cut_off: bool = False
-    """Whether an answer that ran into max_tokens can be the better one. It can always be the worse one."""
 
 
 class PairSettings(Selection):
@@ -73,6 +42,7 @@ class PairSettings(Selection):
     lower and clear the margin (Notus). best_vs_worst: the lowest score (SimPO). all_pairs: every two
     completions whose scores differ enough."""
     min_completions: int = Field(default=2, ge=2)
+    """Fewest judged completions with a text; a prompt with fewer is dropped."""
     min_margin: float = Field(default=0, ge=0)
     """Smallest score_chosen - score_rejected, in points."""
     min_margin_noise: float | None = Field(default=None, gt=0)
@@ -103,8 +73,7 @@ class Paired(NamedTuple):
 
 
 def pair_all(cases: Iterable[tuple[Prompt, Sequence[Candidate]]], settings: PairSettings) -> Paired:
-    """`make_pairs` over one split, then its length balance where the settings ask for it. Keeps the order of
-    `cases`."""
+    """`make_pairs` over one split, in its order, then the length balance where the settings ask for it."""
     pairs: list[Pair] = []
     dropped: list[Dropped] = []
     for prompt, candidates in cases:
@@ -141,14 +110,14 @@ def make_pairs(
     refusals: list[_Refusal] = []
     for chosen in chosens:
         for rejected in _rejected(prompt, chosen, usable, settings, refusals):
-            margin = max(0.0, _score(chosen) - _score(rejected))
+            margin = max(0.0, score_of(chosen) - score_of(rejected))
             pairs.append(
                 Pair(
                     prompt=prompt,
                     chosen=chosen.completion,
                     rejected=rejected.completion,
-                    score_chosen=_score(chosen),
-                    score_rejected=_score(rejected),
+                    score_chosen=score_of(chosen),
+                    score_rejected=score_of(rejected),
                     margin=margin,
                     policy=settings.policy,
                 )
@@ -157,48 +126,6 @@ def make_pairs(
         worst = min(refusals, key=lambda refusal: _NEAREST_MISS.index(refusal.reason))
         return Dropped(id=prompt.id, stage=STAGE, reason=worst.reason, detail=worst.detail)
     return pairs
-
-
-def usable_candidates(
-    prompt: Prompt, candidates: Sequence[Candidate], settings: Selection
-) -> list[Candidate] | Dropped:
-    """Judged completions that have a text, in the order of their ids; Dropped when too few or all the
-    same."""
-    ids = {c.completion.id for c in candidates}
-    if len(ids) != len(candidates):
-        raise ValueError(
-            f"prompt {prompt.id[:12]}: {len(candidates)} candidates but {len(ids)} different completion ids"
-        )
-    for c in candidates:
-        if c.completion.prompt_id != prompt.id:
-            raise ValueError(
-                f"completion {c.completion.id} answers {c.completion.prompt_id[:12]}, not {prompt.id[:12]}"
-            )
-
-    def drop(reason: Reason, detail: str) -> Dropped:
-        return Dropped(id=prompt.id, stage=STAGE, reason=reason, detail=detail)
-
-    wanted = settings.min_completions
-    written = [c for c in candidates if squeezed(c.completion.text)]
-    judged = sorted((c for c in written if c.score is not None), key=lambda c: c.completion.id)
-    if len(written) < wanted:
-        return drop(
-            "too_few_completions", f"{len(written)} with a text of {len(candidates)}, {wanted} wanted"
-        )
-    if len(judged) < wanted:
-        failed = sorted(f"{c.completion.model} {c.why or 'not judged'}" for c in written if c.score is None)
-        return drop(
-            "unjudged", f"{len(judged)} judged of {len(written)}, {wanted} wanted: {', '.join(failed)}"
-        )
-    if len(judged) > 1 and len({squeezed(c.completion.text) for c in judged}) == 1:
-        return drop("identical", f"all {len(judged)} say the same")
-    return judged
-
-
-def best(prompt: Prompt, candidates: Sequence[Candidate], seed: int) -> Candidate:
-    """The highest score; among equals by chance of (seed, prompt id), never the first in the list."""
-    top = max(map(_score, candidates))
-    return _draw(prompt, [c for c in candidates if _score(c) >= top - EQUAL], seed, "chosen")
 
 
 def _rejected(
@@ -215,7 +142,7 @@ def _rejected(
             continue
         if squeezed(c.completion.text) == squeezed(chosen.completion.text):
             refusals.append(_Refusal("identical", "the same text as the chosen"))
-        elif _score(c) > _score(chosen) + EQUAL:
+        elif score_of(c) > score_of(chosen) + EQUAL:
             refusals.append(_Refusal("cut_off", f"better than the chosen, but cut off: {c.completion.model}"))
         else:
             others.append(c)
@@ -228,15 +155,15 @@ def _rejected(
 
     policy, matched = settings.policy, settings.length_control == "matched"
     if policy == "best_vs_worst" and others:
-        bottom = min(map(_score, others))
-        others = [c for c in others if _score(c) <= bottom + EQUAL]
+        bottom = min(map(score_of, others))
+        others = [c for c in others if score_of(c) <= bottom + EQUAL]
     if matched or policy in ("best_vs_random_lower", "all_pairs"):
         others = [c for c in others if clears(c)]
     if not others or (policy == "all_pairs" and not matched):
         return others
     if matched:
         others = _nearest_in_length(chosen, others)
-    drawn = _draw(prompt, others, settings.seed, "rejected")
+    drawn = draw(prompt, others, settings.seed, "rejected")
     return [drawn] if clears(drawn) else []
 
 
@@ -253,8 +180,10 @@ def _falls_short(
     prompt: Prompt, chosen: Candidate, rejected: Candidate, settings: PairSettings
 ) -> _Refusal | None:
     """Why these two make no pair, or None when they do."""
-    margin = _score(chosen) - _score(rejected)
-    told = f"{chosen.completion.model} {_score(chosen):g}, {rejected.completion.model} {_score(rejected):g}"
+    margin = score_of(chosen) - score_of(rejected)
+    told = (
+        f"{chosen.completion.model} {score_of(chosen):g}, {rejected.completion.model} {score_of(rejected):g}"
+    )
     if margin <= EQUAL:
         if margin < -EQUAL or settings.ties == "drop" or settings.policy == "best_vs_random_lower":
             return _Refusal("tie", told)
@@ -262,7 +191,7 @@ def _falls_short(
         if (
             settings.policy == "all_pairs" and both_can_win
         ):  # seen from both sides; one of them keeps the pair
-            first = _draw(prompt, [chosen, rejected], settings.seed, "tie")
+            first = draw(prompt, [chosen, rejected], settings.seed, "tie")
             return None if first is chosen else _Refusal("tie", told)
         return None
     if margin < settings.min_margin - EQUAL:
@@ -282,17 +211,3 @@ def _nearest_in_length(chosen: Candidate, others: list[Candidate]) -> list[Candi
 
     nearest = min(map(distance, others))
     return [c for c in others if distance(c) == nearest]
-
-
-def _draw(prompt: Prompt, pool: Sequence[Candidate], seed: int, purpose: str) -> Candidate:
-    """Uniform over `pool`, whatever its order: everyone draws a number of their own, the lowest wins."""
-
-    def rank(c: Candidate) -> float:
-        return chance(seed, purpose, prompt.id, c.completion.id).random()
-
-    return min(pool, key=rank)
-
-
-def _score(candidate: Candidate) -> float:
-    assert candidate.score is not None, "only judged candidates come this far"
-    return candidate.score

@@ -56,8 +56,7 @@ class Preflight(Strict):
     median_margin: float | None
     zero_margins: int
     duplicate_prompts: int
-    """Prompts whose normalised text an earlier one of their split has; pairs of one prompt are not
-    duplicates."""
+    """Prompts that repeat an earlier one of their split but for case and punctuation."""
     chosen_is_rejected: int
     empty_texts: int
     dropped: dict[str, int]

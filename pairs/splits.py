@@ -1,5 +1,4 @@
-"""Train or test, decided for a prompt before anything is asked; and the check that nothing is on both
-sides."""
+"""Train or test, decided before anything is asked; and the check that nothing is on both sides."""
 
 from collections.abc import Iterable, Mapping
 from typing import Literal, get_args
@@ -56,8 +55,7 @@ def by_split(prompts: Iterable[Prompt], settings: SplitSettings) -> dict[Split, 
 
 
 def find_leaks(prompts: Mapping[Split, Iterable[Prompt]]) -> list[Leak]:
-    """Test prompts with the id or the normalised text of a train prompt. Two ids are one text when case,
-    punctuation and white space are all that differ."""
+    """Test prompts that have the id or the normalised text of a train prompt."""
     train: dict[str, Prompt] = {}
     for prompt in prompts.get("train", ()):
         train.setdefault(prompt.id, prompt)

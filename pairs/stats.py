@@ -23,8 +23,7 @@ class Rate(Strict):
 
 
 def wilson(wins: int, n: int) -> Rate | None:
-    """Wilson's score interval: right for few trials and for rates near 0 and 1, where the usual one leaves
-    [0, 1].
+    """Wilson's score interval; unlike the usual one it is right near 0 and 1 and for few trials.
 
     None without trials: nothing of nothing is not a rate.
     """
@@ -37,8 +36,7 @@ def wilson(wins: int, n: int) -> Rate | None:
 
 
 def clustered(wins: Sequence[int], trials: Sequence[int], rounds: int = 1000) -> Rate | None:
-    """A rate over prompts that have several trials each: bootstrap over prompts, since trials of one prompt
-    agree.
+    """A rate over prompts with several trials each, which agree: bootstrap over prompts.
 
     Element i of both belongs to prompt i. With one trial per prompt it is Wilson's interval.
     """

@@ -1,5 +1,4 @@
-"""When two texts are the same: up to white space (`squeezed`), or up to case and punctuation too
-(`normalised`)."""
+"""When two texts are the same: up to white space, or up to case and punctuation too."""
 
 import re
 from collections.abc import Sequence

@@ -1,5 +1,4 @@
-"""Rows under a real tokenizer: what is cut off, and whether the chat template keeps the prompt and the ending
-whole."""
+"""Rows under a real tokenizer: what is cut off, and whether the chat template keeps prompt and ending."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -10,8 +9,7 @@ from records.ids import chance
 from records.schema import Message, Pair
 
 Encode = Callable[[list[dict[str, str]]], list[int]]
-"""A dialogue to token ids through the chat template: `lambda m: tokenizer.apply_chat_template(m,
-return_dict=False)`."""
+"""Messages to token ids: `lambda m: tokenizer.apply_chat_template(m, return_dict=False)`."""
 Decode = Callable[[list[int]], str]
 
 

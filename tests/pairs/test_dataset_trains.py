@@ -1,6 +1,7 @@
 """The trainers' views go through TRL as they are."""
 
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -33,28 +34,31 @@ def tiny_model(folder: Path) -> Path:
     )
     fast.chat_template = TEMPLATE
     config = LlamaConfig(
-        vocab_size=len(alphabet), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=512, eos_token_id=0, pad_token_id=1,
+        vocab_size=len(alphabet), hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2,
+        max_position_embeddings=512, eos_token_id=0, pad_token_id=1,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
 
 
-@pytest.mark.parametrize("trainer", ["dpo", "sft"])
-def test_trl_trains_on_the_folder_unchanged(trainer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+@pytest.mark.parametrize("view", ["trl", "trl_sft"])
+def test_trl_trains_on_the_folder_unchanged(view: str, tmp_path: Path):
+    from trl.trainer.dpo_config import DPOConfig
+    from trl.trainer.dpo_trainer import DPOTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     write_dataset(*parts(), tmp_path / "dataset", Card(name="teas", recipe="teas.yaml"))
-    rows = datasets.load_dataset(str(tmp_path / "dataset"), "trl" if trainer == "dpo" else "trl_sft")
-    config, loop = (DPOConfig, DPOTrainer) if trainer == "dpo" else (SFTConfig, SFTTrainer)
-    settings = config(
-        output_dir=str(tmp_path / "model"), max_steps=2, per_device_train_batch_size=2, max_length=256, bf16=False,
-        report_to="none", use_cpu=True, eval_strategy="steps", eval_steps=2, logging_steps=1, disable_tqdm=True,
-        save_strategy="no", loss_type="sigmoid" if trainer == "dpo" else "nll",
-    )  # fmt: skip
+    rows = datasets.load_dataset(str(tmp_path / "dataset"), view, cache_dir=str(tmp_path / "cache"))
     model = str(tiny_model(tmp_path / "tiny"))
-    run = loop(model=model, args=settings, train_dataset=rows["train"], eval_dataset=rows["test"])
+    config, trainer = (DPOConfig, DPOTrainer) if view == "trl" else (SFTConfig, SFTTrainer)
+    settings: Any = config(
+        output_dir=str(tmp_path / "model"), max_steps=2, per_device_train_batch_size=2, max_length=256,
+        bf16=False, use_cpu=True, eval_strategy="steps", eval_steps=2, logging_steps=1, save_strategy="no",
+        report_to="none", disable_tqdm=True,
+    )  # fmt: skip
+    run = trainer(model=model, args=settings, train_dataset=rows["train"], eval_dataset=rows["test"])
     result = run.train()
     assert result.global_step == 2 and 0 < result.training_loss < 10
