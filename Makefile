@@ -32,12 +32,13 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $(READY)
 
-# Pins for every supported platform. The local part of a torch version names one build of it, so it is left out.
+# Pins for Python 3.11 and newer on every platform; versions in the file stay where pyproject.toml still allows them.
+# torch's own CUDA packages are left to torch: its CPU builds need none, the others pin theirs exactly.
 lock:
-	$(PYTHON) -m venv .lockenv && .lockenv/bin/pip install --quiet uv
-	.lockenv/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-header --no-annotate \
-	  --no-emit-index-url --no-emit-find-links $(addprefix --find-links ,$(FIND_LINKS)) --constraint deploy/constraints.txt -o requirements.lock
-	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock
+	$(PYTHON) -m venv .lockenv && .lockenv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.lockenv/bin/uv pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 --no-header --no-annotate \
+	  --constraint deploy/constraints.txt --output-file requirements.lock
+	grep -Ev '^(nvidia|cuda|triton)[a-z0-9-]*==' requirements.lock > requirements.lock.part && mv requirements.lock.part requirements.lock
 	rm -rf .lockenv
 
 clean:
