@@ -1,0 +1,113 @@
+"""Our names and units to the trainer's arguments, each set by name so that no default of a release decides."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from trainers.settings import Optimizer, Training
+
+OPTIMIZERS: dict[Optimizer, tuple[str, str | None]] = {
+    "adamw": ("adamw_torch_fused", None),
+    "adamw_8bit_stochastic": ("adamw_torch_8bit", "bf16_stochastic_round=True"),
+    "paged_adamw": ("paged_adamw_32bit", None),
+    "rmsprop": ("rmsprop", None),
+}
+
+
+def devices() -> int:
+    """Processes that train together, as the launcher says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def arguments(settings: Training, work: Path, seed: int) -> dict[str, Any]:
+    """What SFTConfig and DPOConfig share. Checkpoints go to `work`/checkpoints."""
+    import torch
+
+    gpu = torch.cuda.is_available()
+    optim, optim_args = OPTIMIZERS[settings.optimizer]
+    return {
+        "output_dir": str(work / "checkpoints"),
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.scheduler,
+        "warmup_steps": settings.warmup,  # below 1 it is a fraction
+        "num_train_epochs": settings.epochs or 1,
+        "max_steps": settings.max_steps or -1,  # with epochs, set once the rows are counted
+        "per_device_train_batch_size": settings.micro_batch,
+        "per_device_eval_batch_size": settings.micro_batch,
+        "gradient_accumulation_steps": settings.accumulation(devices()),
+        "max_length": settings.max_length,
+        "optim": optim,
+        "optim_args": optim_args,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "train_sampling_strategy": "group_by_length" if settings.group_by_length else "random",
+        "length_column_name": "length",
+        "remove_unused_columns": False,  # else the lengths are gone before the sampler sees them
+        "seed": seed,
+        "data_seed": seed,
+        "save_strategy": "steps" if settings.save_every else "no",
+        "save_steps": settings.save_every or 500,
+        "save_total_limit": 2,
+        "logging_steps": settings.logging_every,
+        "logging_first_step": True,
+        "logging_nan_inf_filter": False,  # a loss that is not a number is shown as such
+        "eval_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": not gpu,
+        "bf16": gpu,  # the compute; on a CPU it would be autocast, slower on most
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": gpu,
+    }
+
+
+def load_model(base: Path, settings: Training) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        base, dtype=getattr(torch, settings.dtype), attn_implementation="sdpa", local_files_only=True
+    )
+
+
+def load_tokenizer(base: Path, settings: Training) -> Any:
+    """The base's tokenizer, with the settings' template and a padding token."""
+    from transformers import AutoTokenizer
+
+    from trainers.guards import check_tokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    tokenizer.padding_side = "right"
+    if settings.template:
+        tokenizer.chat_template = settings.template
+    check_tokenizer(tokenizer, base)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = (
+            tokenizer.eos_token
+        )  # labels are masked by position, so the end token stays trained
+    return tokenizer
+
+
+def adapter(settings: Training, layers: int) -> Any:
+    """The LoRA configuration for a model of `layers` blocks, or None."""
+    from peft import LoraConfig
+
+    lora = settings.lora
+    if lora is None:
+        return None
+    only = {}
+    if lora.last_layers is not None:
+        only = {"layers_to_transform": list(range(max(0, layers - lora.last_layers), layers))}
+    target = lora.target if isinstance(lora.target, str) else list(lora.target)
+    if only and target == "all-linear":  # the two do not combine in peft
+        target = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=target,
+        bias="none",
+        task_type="CAUSAL_LM",
+        **only,
+    )

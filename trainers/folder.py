@@ -1,0 +1,143 @@
+"""The folder of a finished model: weights, tokenizer, adapter, and where all of it came from.
+
+model.safetensors config.json tokenizer.json chat_template.jinja   the model, adapters merged
+adapter/                                                           the LoRA alone, where there is one
+model.gguf                                                         for llama.cpp, where asked for
+model.json metrics.json receipts.json recipe.yaml README.md        what it is, how it went, what from
+"""
+
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from records.ids import fingerprint
+from trainers.export import to_gguf
+from trainers.job import Job, base_digest, seed_of, sha256
+
+LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets")
+
+
+def write_folder(job: Job, key: str, model: Any, tokenizer: Any, metrics: dict[str, Any]) -> Path:
+    """Write everything beside the work in progress, then put it at `job.out` by renaming."""
+    made = job.partial / "model"
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir()
+    if hasattr(model, "merge_and_unload"):
+        model.save_pretrained(made / "adapter")
+        _name_the_base(made / "adapter" / "adapter_config.json", job)
+        model = model.merge_and_unload()
+    model.config.use_cache = True
+    vars(model).pop("forward", None)  # the trainer's, not the model's own
+    model.save_pretrained(made)
+    tokenizer.save_pretrained(made)
+    if job.gguf:
+        to_gguf(made, job.gguf, made / "model.gguf", job.gguf_type, job.name, tokenizer.chat_template)
+
+    base = {**job.base_receipt, "digest": base_digest(job)}
+    versions = {name: version(name) for name in LIBRARIES}
+    _dump(made / "metrics.json", metrics)
+    _dump(made / "receipts.json", {"base": base, "data": list(job.data_receipts)})
+    (made / "recipe.yaml").write_text(job.recipe)
+    (made / "README.md").write_text(card(job, base, metrics, versions))
+    weights = sorted(made.glob("*.safetensors"))
+    _dump(
+        made / "model.json",
+        {
+            "name": job.name,
+            "kind": job.kind,
+            "key": key,
+            "base": base,
+            "settings": job.settings.model_dump(mode="json"),
+            "seed": seed_of(job),
+            "weights": sha256(weights[0]) if len(weights) == 1 else fingerprint([sha256(w) for w in weights]),
+            "gguf": sha256(made / "model.gguf") if job.gguf else None,
+            "versions": versions,
+            "files": {
+                str(path.relative_to(made)): path.stat().st_size
+                for path in sorted(made.rglob("*"))
+                if path.is_file()
+            },
+        },
+    )
+    return _put(made, job)
+
+
+def _put(made: Path, job: Job) -> Path:
+    old = job.out.with_name(job.out.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if job.out.exists():
+        job.out.rename(old)
+    made.rename(job.out)
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(job.partial, ignore_errors=True)
+    return job.out
+
+
+def _name_the_base(config: Path, job: Job) -> None:
+    """An adapter is only right on the weights it was trained on; a path of this machine does not name them."""
+    known = json.loads(config.read_text())
+    known["base_model_name_or_path"] = str(job.base_receipt.get("name") or job.base)
+    known["revision"] = job.base_receipt.get("revision") or known.get("revision")
+    _dump(config, known)
+
+
+def _dump(file: Path, value: Any) -> None:
+    file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def card(job: Job, base: dict[str, Any], metrics: dict[str, Any], versions: dict[str, str]) -> str:
+    """The model card."""
+    name = str(base.get("name") or job.base.name)
+    license_ = base.get("license")
+    head = ["---", "library_name: transformers", f"tags: [trl, {job.kind}]"]
+    head += [f"base_model: {name}"] * ("/" in name) + [f"license: {license_}"] * bool(license_) + ["---", ""]
+    loss = [line["loss"] for line in metrics["train"] if line["loss"] is not None]
+    before, after = metrics["eval_before"], metrics["eval_after"]
+    results = [f"| {k} | {before[k]:.4g} | {after[k]:.4g} |" for k in after if k in before]
+    counts = [f"| {k} | {c['rows']} | {c['kept']} | {_listed(c['dropped'])} | {_listed(c['changed'])} |"
+              for k, c in metrics["rows"].items() if c]  # fmt: skip
+    method = {"sft": "supervised fine-tuning", "dpo": "direct preference optimization (arXiv 2305.18290)"}[
+        job.kind
+    ]
+    settings = job.settings.model_dump(mode="json", exclude={"template"})
+    lines = [
+        f"# {job.name}",
+        "",
+        f"{name} after {method}: {metrics['steps']} steps, "
+        + (f"training loss {loss[0]:.4f} to {loss[-1]:.4f}." if loss else "no loss was logged."),
+        f"Base: digest `{base['digest']}`, license {license_ or 'not known: look it up before you publish this'}.",
+        "",
+        "```python",
+        "from transformers import pipeline",
+        "",
+        'chat = pipeline("text-generation", "path/to/this/folder")',
+        'chat([{"role": "user", "content": "Hello!"}])',
+        "```",
+        "",
+        "## Data",
+        "",
+        "| split | rows | used | dropped | cut |",
+        "| --- | --- | --- | --- | --- |",
+        *counts,
+        "",
+        *(
+            ["## Held-out rows", "", "| | before | after |", "| --- | --- | --- |", *results, ""]
+            if results
+            else []
+        ),
+        "## Settings",
+        "",
+        "```json",
+        json.dumps({**settings, "seed": seed_of(job)}, indent=2),
+        "```",
+        "",
+        "Made with " + ", ".join(f"{name} {number}" for name, number in versions.items()) + ".",
+        "",
+    ]
+    return "\n".join(head + lines)
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "none"

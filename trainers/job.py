@@ -1,0 +1,140 @@
+"""A training run as data: everything `python -m trainers.run` needs, and the key that names its result."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from records.base import Strict
+from records.ids import fingerprint
+from trainers.settings import DPOSettings, SFTSettings
+
+FORMAT = 1
+"""Raised when the same job would give another model."""
+
+
+class Data(Strict):
+    """Rows to train or evaluate on: Parquet files, or a split of a dataset folder."""
+
+    files: tuple[Path, ...] = ()
+    folder: Path | None = None
+    """Of a Hugging Face dataset: Parquet files and, with several configs, a README.md that names them."""
+    config: str | None = None
+    split: str | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if bool(self.files) == bool(self.folder) or bool(self.folder) != bool(self.split):
+            raise ValueError(
+                f"files={[str(f) for f in self.files]}, folder={self.folder and str(self.folder)!r}, "
+                f"split={self.split!r}: give either files, or a folder and its split"
+            )
+        return self
+
+    def paths(self) -> list[Path]:
+        """The Parquet files behind it, for their digests."""
+        if self.folder is None:
+            return list(self.files)
+        every = sorted(self.folder.rglob("*.parquet"))
+        split = [
+            path for path in every if self.split in {path.stem, path.stem.split("-")[0], path.parent.name}
+        ]
+        return split or every
+
+
+class _Job(Strict):
+    name: str = Field(min_length=1)
+    """Of the model, for its card."""
+    base: Path
+    """Folder of the model training starts from: config, safetensors, tokenizer."""
+    base_receipt: dict[str, Any] = {}
+    """What the base is; `digest`, `name`, `license` and `revision` are used where present."""
+    train: Data
+    eval: Data | None = None
+    """Held-out rows, scored before and after."""
+    data_receipts: tuple[dict[str, Any], ...] = ()
+    """Of the shards the rows were made from; kept with the model."""
+    out: Path
+    """The model folder. Work in progress is beside it, in `<out>.partial`."""
+    seed: int | None = None
+    """In place of the settings' seed."""
+    recipe: str = ""
+    """Text of the recipe, kept with the model."""
+    threads: int | None = Field(None, ge=1)
+    """CPU threads; None takes all cores this process may use."""
+    gguf: Path | None = None
+    """GGUF file of the base; its metadata goes into a GGUF of the result. None: no GGUF."""
+    gguf_type: Literal["f16", "q8_0"] = "f16"
+
+    @property
+    def partial(self) -> Path:
+        return self.out.with_name(self.out.name + ".partial")
+
+
+class SFTJob(_Job):
+    kind: Literal["sft"]
+    settings: SFTSettings
+
+
+class DPOJob(_Job):
+    kind: Literal["dpo"]
+    settings: DPOSettings
+
+
+Job = Annotated[SFTJob | DPOJob, Field(discriminator="kind")]
+
+COSMETIC = {"save_every", "logging_every"}
+"""Settings that do not change the weights."""
+
+
+def key_of(job: Job) -> str:
+    """Names the model this job gives: settings, base, data and seed; no path, machine or time."""
+    return fingerprint(
+        FORMAT,
+        job.kind,
+        job.settings.model_dump(mode="json", exclude=COSMETIC | {"seed"}),
+        seed_of(job),
+        base_digest(job),
+        [sha256(path) for path in job.train.paths()],
+        [sha256(path) for path in job.eval.paths()] if job.eval else None,
+        job.gguf_type if job.gguf else None,
+    )
+
+
+def seed_of(job: Job) -> int:
+    return job.settings.seed if job.seed is None else job.seed
+
+
+def base_digest(job: Job) -> str:
+    """The receipt's digest, else one over the base's weights, config, tokenizer and template."""
+    if digest := job.base_receipt.get("digest"):
+        return str(digest)
+    kinds = {".safetensors", ".json", ".jinja", ".model"}
+    files = sorted(path for path in job.base.iterdir() if path.suffix in kinds and path.name != "model.json")
+    return fingerprint([[path.name, sha256(path)] for path in files])
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def finished(out: Path, key: str) -> dict[str, Any] | None:
+    """The model.json of a model that this key already gave, with all its files there."""
+    try:
+        made = json.loads((out / "model.json").read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None
+    if made.get("key") != key or not _all_there(out, made.get("files", {})):
+        return None
+    return made
+
+
+def _all_there(out: Path, files: dict[str, int] | Sequence[str]) -> bool:
+    sizes = files if isinstance(files, dict) else {}
+    return bool(sizes) and all(
+        (out / n).is_file() and (out / n).stat().st_size == s for n, s in sizes.items()
+    )

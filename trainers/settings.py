@@ -1,0 +1,182 @@
+"""What training is asked to do. Loads without torch, so a recipe is checked before anything heavy starts.
+
+Batch is what people mean by it, sequences or pairs per optimizer step over all devices; accumulation is derived, so a
+different machine runs the same experiment. "Handbook" is huggingface/alignment-handbook, recipes/zephyr-7b-beta;
+"paper" is Zephyr, arXiv 2310.16944.
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from records.base import Strict
+
+Loss = Literal[
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sft",
+    "sigmoid_norm",
+]
+"""The pair losses of TRL 1.16."""
+
+Optimizer = Literal["adamw", "adamw_8bit_stochastic", "paged_adamw", "rmsprop"]
+
+
+class LoRA(Strict):
+    """Low-rank adapters. Trained in float32 and merged into the weights at the end."""
+
+    r: int = Field(16, ge=1)
+    """Rank. Handbook: 16 for SFT, 128 for DPO (config_qlora.yaml)."""
+    alpha: int = Field(32, ge=1)
+    """The update is scaled by alpha / r. Our choice: twice the rank; handbook: equal to it."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Our choice: none. Handbook: 0.05, which DPO trainers set to 0 anyway."""
+    target: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Module names. Handbook: the seven projections of a block, which are all linear layers but the head."""
+    last_layers: int | None = Field(None, ge=1)
+    """Only the last n blocks get adapters, and the backward pass ends there. None: all of them."""
+
+    @model_validator(mode="after")
+    def _the_head_is_not_adapted(self) -> Self:
+        if "lm_head" in self.target:
+            raise ValueError(
+                f"target={self.target!r} has 'lm_head': the losses read the head's weights directly, so an adapter "
+                "on it is never trained; leave it out"
+            )
+        return self
+
+
+class Training(Strict):
+    """What SFT and DPO share."""
+
+    learning_rate: float = Field(2e-5, gt=0)
+    """Peak, reached after `warmup`."""
+    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
+    """Handbook: cosine; the paper's DPO: linear."""
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Fraction of all optimizer steps. Paper and handbook: 0.1."""
+    epochs: float | None = Field(1, gt=0)
+    """Passes over the data. Handbook: 1; the released model: 1 of SFT and 3 of DPO."""
+    max_steps: int | None = Field(None, ge=1)
+    """Optimizer steps. With `epochs` the earlier of the two ends training; without, the data repeats."""
+    batch: int = Field(128, ge=1)
+    """Sequences or pairs per optimizer step, over all devices. Handbook: 128."""
+    micro_batch: int = Field(8, ge=1)
+    """Per device and forward pass; lower it when memory runs out."""
+    max_length: int = Field(1024, ge=16)
+    """Tokens of prompt and answer together; longer answers lose their end and are counted."""
+    lora: LoRA | None = None
+    """None trains all weights, as the paper did."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the base weights. A full fine-tune needs float32: at 5e-7 nearly no bfloat16 weight moves."""
+    optimizer: Optimizer = "adamw"
+    """Paper and handbook: AdamW. `adamw_8bit_stochastic` needs torchao, `paged_adamw` bitsandbytes."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Paper: none."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Longer gradients are scaled down to it. Handbook: 1.0 (the library's default)."""
+    gradient_checkpointing: bool = False
+    """Half the speed for less memory. Handbook: on; our choice: off until memory runs out."""
+    group_by_length: bool = False
+    """Batches of similar length: less padding, less random batches."""
+    template: str | None = Field(None, min_length=1)
+    """Jinja text of a chat template, kept with the model. None: the base's own."""
+    seed: int = Field(42, ge=0)
+    """Order of the rows and first values of adapters. Handbook: 42."""
+    save_every: int | None = Field(None, ge=1)
+    """Optimizer steps between checkpoints. Handbook: 100. None: no checkpoint; a killed run starts again."""
+    logging_every: int = Field(1, ge=1)
+    """Optimizer steps between lines of the history. Handbook: 5 and 10; a line costs nothing here."""
+
+    @model_validator(mode="after")
+    def _training_ends(self) -> Self:
+        if self.epochs is None and self.max_steps is None:
+            raise ValueError("epochs=None with max_steps=None never ends; set at least one of them")
+        self.accumulation(1) if self.batch < self.micro_batch else None
+        return self
+
+    def accumulation(self, devices: int) -> int:
+        """Forward passes per optimizer step on each device."""
+        steps, rest = divmod(self.batch, self.micro_batch * devices)
+        if rest or not steps:
+            raise ValueError(
+                f"batch={self.batch} is not a multiple of micro_batch={self.micro_batch} x {devices} devices; "
+                f"set batch to a multiple of {self.micro_batch * devices}"
+            )
+        return steps
+
+    def steps(self, rows: int) -> int:
+        """Optimizer steps over `rows` training rows; the last batch of an epoch may be smaller."""
+        by_epochs = None if self.epochs is None else max(1, round(self.epochs * -(-rows // self.batch)))
+        return min(n for n in (by_epochs, self.max_steps) if n is not None)
+
+
+class SFTSettings(Training):
+    """Supervised fine-tuning: next-token loss on dialogues."""
+
+    learning_rate: float = Field(2e-5, gt=0)
+    """Paper and handbook: 2e-5 for all weights; handbook with LoRA: 2e-4."""
+    max_length: int = Field(2048, ge=16)
+    """Tokens. Paper and handbook: 2048."""
+    packing: bool = False
+    """Several dialogues in one sequence of `max_length`. Paper: yes; only worth it with flash attention."""
+    loss: Literal["completion", "assistant", "all"] = "assistant"
+    """Tokens that are trained: the last answer, every answer, or everything. Handbook: all."""
+
+
+class DPOSettings(Training):
+    """Direct preference optimization, arXiv 2305.18290."""
+
+    learning_rate: float = Field(5e-7, gt=0)
+    """Paper and handbook: 5e-7 for all weights; handbook with LoRA: 5e-6."""
+    batch: int = Field(32, ge=1)
+    """Pairs per optimizer step, over all devices. Paper: 32; handbook: 128."""
+    micro_batch: int = Field(4, ge=1)
+    """Pairs per device and forward pass."""
+    beta: float = Field(0.1, gt=0)
+    """Strength of the pull towards the reference. Paper: 0.1; handbook: 0.01."""
+    loss: Loss | dict[Loss, float] = "sigmoid"
+    """One loss, or several with their weights: {sigmoid: 1, sft: 0.2}. Paper: sigmoid."""
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    """Share of labels taken to be wrong; for `robust` and `exo_pair` only. EXO's paper: 0.001."""
+    precompute_reference: bool = True
+    """One pass of the reference before training instead of one per step: same numbers, less work."""
+    max_prompt: int | None = Field(None, ge=8)
+    """Tokens of the prompt that are kept, from its end. Handbook: 512. None: all."""
+
+    @property
+    def losses(self) -> dict[Loss, float]:
+        """Loss -> weight."""
+        return self.loss if isinstance(self.loss, dict) else {self.loss: 1.0}
+
+    @model_validator(mode="after")
+    def _the_losses_mean_what_they_say(self) -> Self:
+        if not self.losses or min(self.losses.values()) <= 0:
+            raise ValueError(f"loss={self.loss!r}: name at least one loss, each with a weight above 0")
+        smoothed = {"robust", "exo_pair"} & set(self.losses)
+        if "exo_pair" in self.losses and not self.label_smoothing:
+            raise ValueError("loss 'exo_pair' with label_smoothing=0.0 is not defined; its paper uses 0.001")
+        if self.label_smoothing and not smoothed:
+            raise ValueError(
+                f"label_smoothing={self.label_smoothing} does nothing with loss={self.loss!r}; "
+                "set it to 0, or use 'robust' or 'exo_pair'"
+            )
+        if self.lora and self.lora.dropout:
+            raise ValueError(
+                f"lora.dropout={self.lora.dropout} would be set to 0: DPO compares policy and reference without "
+                "noise; set it to 0"
+            )
+        if self.max_prompt and self.max_prompt >= self.max_length:
+            raise ValueError(f"max_prompt={self.max_prompt} leaves no room in max_length={self.max_length}")
+        return self

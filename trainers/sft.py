@@ -1,0 +1,54 @@
+"""Supervised fine-tuning on dialogues. Settings, base and token rows in, a TRL trainer out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from trainers.arguments import adapter, arguments
+from trainers.guards import adapters_in_float32
+from trainers.head import score_only_answers
+from trainers.settings import SFTSettings
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+
+def sft_config(settings: SFTSettings, work: Path, seed: int) -> SFTConfig:
+    return SFTConfig(
+        **arguments(settings, work, seed),
+        packing=settings.packing,
+        packing_strategy="bfd",
+        eval_packing=False,
+        padding_free=False,
+        loss_type="nll",
+        assistant_only_loss=False,  # the labels come with the rows
+        completion_only_loss=None,
+        shuffle_dataset=False,
+    )
+
+
+def sft_trainer(
+    settings: SFTSettings,
+    model: Any,
+    tokenizer: Any,
+    train: Dataset,
+    held_out: Dataset | None,
+    work: Path,
+    seed: int,
+    callbacks: "list[TrainerCallback]",
+) -> SFTTrainer:
+    """A trainer over rows with `input_ids` and `labels`."""
+    trainer = SFTTrainer(
+        model=model,
+        args=sft_config(settings, work, seed),
+        train_dataset=train,
+        eval_dataset=held_out,
+        processing_class=tokenizer,
+        peft_config=adapter(settings, model.config.num_hidden_layers),
+        callbacks=callbacks,
+    )
+    adapters_in_float32(trainer.model)
+    score_only_answers(trainer.model)
+    return trainer
