@@ -1,0 +1,254 @@
+"""Every recipe loads; what cannot mean what it says is refused with the field, the value and what was wanted."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.recipe import RecipeError, load_recipe
+from judges.rating import Rating
+from prompts.sources import load_prompts
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+QUICKSTART = ROOT / "recipes/quickstart.yaml"
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "prompts": [{"file": "prompts/quickstart/prompts.jsonl"}],
+    "models": {"one": {"kind": "endpoint", "model": "m", "base_url": "http://127.0.0.1:1/v1"}},
+    "samplers": [{"name": "a", "model": "one"}, {"name": "b", "model": "one", "seed": 1}],
+    "judge": {"kind": "rules"},
+}
+
+
+def write(folder: Path, content: dict[str, Any] | str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def refusal(path: Path, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as error:
+        load_recipe(path, overrides)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_loads(path: Path):
+    assert load_recipe(path).name
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_opens_with_what_it_is_and_its_command(path: Path):
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert len(head) >= 2, f"{path.name} should open with what it is and what it costs"
+    assert f"zephyr run recipes/{path.name}" in path.read_text()
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_texts_a_recipe_names_exist(path: Path):
+    recipe = load_recipe(path)
+    assert recipe.fingerprint
+    for member in recipe.jury.members:
+        assert member.asked()
+    for sampler in recipe.samplers:
+        assert recipe.asked(sampler)
+    for source in recipe.prompts:
+        if source.file is not None:
+            assert load_prompts(source)[0], f"{path.name}: {source.file} gives no prompt"
+
+
+def test_recipes_have_names_of_their_own():
+    names = [load_recipe(path).name for path in RECIPES]
+    assert len(set(names)) == len(names), names
+
+
+def test_the_smallest_recipe_needs_five_fields(tmp_path: Path):
+    recipe = load_recipe(write(tmp_path, SMALL))
+    assert [sampler.name for sampler in recipe.samplers] == ["a", "b"]
+    for field in SMALL:
+        rest = {key: value for key, value in SMALL.items() if key != field}
+        assert f"  {field}: Field required" in refusal(write(tmp_path, rest))
+
+
+def test_set_replaces_fields_of_any_depth():
+    recipe = load_recipe(
+        QUICKSTART,
+        [
+            "seed=3",
+            "samplers.1.temperature=0.5",
+            "pairs.min_margin=0.25",
+            "judge.members.1.aspects=[helpfulness, honesty]",
+            "training.dpo.lora=null",
+            "description=a=b, c",
+        ],
+    )
+    assert recipe.seed == 3
+    assert recipe.samplers[1].temperature == 0.5
+    assert recipe.pairs.min_margin == 0.25
+    rating = recipe.jury.members[1]
+    assert isinstance(rating, Rating) and rating.aspects == ("helpfulness", "honesty")
+    assert recipe.training and recipe.training.dpo and recipe.training.dpo.lora is None
+    assert recipe.description == "a=b, c"
+
+
+def test_set_makes_a_section_that_was_not_there(tmp_path: Path):
+    recipe = load_recipe(write(tmp_path, SMALL), ["splits.test=0.2", "pairs.policy=all_pairs"])
+    assert recipe.splits.test == 0.2
+    assert recipe.pairs.policy == "all_pairs"
+
+
+def test_of_two_replacements_of_one_field_the_last_holds():
+    assert load_recipe(QUICKSTART, ["seed=1", "seed=2"]).seed == 2
+
+
+def test_a_replacement_does_not_reach_into_the_next_load():
+    load_recipe(QUICKSTART, ["seed=9"])
+    assert load_recipe(QUICKSTART).seed == 0
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["seed", "=3", "prompts.7.limit=3", "samplers.x.name=a", "name.x=1", "seed.x=1", "models.smol.model.x=1"],
+)
+def test_a_replacement_that_fits_nowhere_is_quoted(override: str):
+    said = refusal(QUICKSTART, override)
+    assert f"--set {override!r}" in said
+    assert "\n" not in said
+
+
+WRONG = [
+    # override, the field as people wrote it, and words of the message
+    ("seed=-1", "seed", ["greater than or equal to 0", "-1"]),
+    ("seed=abc", "seed", ["integer", "'abc'"]),
+    ("seed=", "seed", ["integer", "None"]),
+    ("name=Bad Name", "name", ["'Bad Name'", "a-z0-9"]),
+    ("nonsense=1", "nonsense", ["unknown key"]),
+    ("shard_size=0", "shard_size", ["greater than or equal to 1", "0"]),
+    ("max_failed=2", "max_failed", ["less than or equal to 1", "2"]),
+    ("prompts=[]", "prompts", ["at least 1"]),
+    ("samplers=[]", "samplers", ["at least 1"]),
+    ("models={}", "models", ["at least 1"]),
+    ("prompts.0.limit=0", "prompts.0.limit", ["greater than or equal to 1", "0"]),
+    ("prompts.0={file: a.jsonl, dataset: b}", "prompts.0", ["'a.jsonl'", "'b'", "exactly one"]),
+    ("models.smol.kind=tgi", "models.smol", ["'tgi'", "'llamacpp', 'vllm', 'adapter', 'endpoint'"]),
+    ("models.smol.slot=4", "slot", ["unknown key", "4"]),
+    ("models.smol={kind: endpoint, model: m, base_url: 'ftp://x'}", "base_url", ["'ftp://x'", "https?://"]),
+    ("models.Big={kind: llamacpp, model: m}", "models.Big", ["'Big'", "a-z0-9"]),
+    ("samplers.0.temperature=hot", "samplers.0.temperature", ["number", "'hot'"]),
+    ("samplers.0.temperatur=1", "samplers.0.temperatur", ["unknown key"]),
+    ("samplers.0.top_p=0", "samplers.0.top_p", ["greater than 0", "0"]),
+    ("samplers.0.n=0", "samplers.0.n", ["greater than or equal to 1", "0"]),
+    ("samplers.0.model=big", "samplers.cool.model", ["'big' is not in models (smol)"]),
+    ("samplers.1.name=cool", "samplers", ["'cool', 'cool'", "two have the same name"]),
+    ("samplers.0.principle=nope", "principle", ["'principles/nope'", "principles/honesty"]),
+    ("judge.kind=oracle", "judge", ["'oracle'", "'rules', 'rating', 'jury'"]),
+    ("judge.members.1.model=gpt", "judge rating.model", ["'gpt' is not in models (smol)"]),
+    ("judge.members.1.name=rules", "members", ["['rules', 'rules']", "two have the same name"]),
+    ("judge.weights={rules: -1}", "weights", ["'rules': -1.0", "above 0"]),
+    ("judge.weights={nobody: 1}", "weights", ["'nobody'", "['rules', 'rating']"]),
+    ("judge.quorum=5", "quorum", ["5", "2 members"]),
+    ("pairs.policy=best", "pairs.policy", ["'best'", "'best_vs_worst'"]),
+    ("pairs.min_margin=-1", "pairs.min_margin", ["greater than or equal to 0", "-1"]),
+    ("pairs.ties=random", "pairs", ["ties='random'", "min_margin=0.1", "set ties to 'drop'"]),
+    ("pairs.min_completions=9", "samplers", ["4 answers per prompt", "9"]),
+    ("training.dpo.batch=4", "training.dpo", ["batch=4", "micro_batch=8"]),
+    ("training.dpo.beta=0", "training.dpo.beta", ["greater than 0", "0"]),
+    ("training.dpo.loss=ppo", "training.dpo.loss", ["'ppo'", "'sigmoid'"]),
+    ("training.dpo.max_steps=null", "training.dpo", ["never ends"]),
+    ("training.dpo.lora.dropout=0.1", "training.dpo", ["dropout=0.1"]),
+    ("training.dpo.label_smoothing=0.1", "training.dpo", ["label_smoothing=0.1", "robust"]),
+    ("training.sft.dtype=float16", "training.sft.dtype", ["'float16'", "'bfloat16'"]),
+    ("training.export=onnx", "training.export", ["'onnx'", "'gguf'"]),
+    ("training=null", "evaluation", ["`training` is missing"]),
+    ("evaluation.sampler.model=big", "samplers.evaluation.model", ["'big' is not in models (smol)"]),
+]
+
+
+@pytest.mark.parametrize(("override", "field", "words"), WRONG, ids=[override for override, _, _ in WRONG])
+def test_a_wrong_value_is_named_with_its_field_and_what_was_wanted(
+    override: str, field: str, words: list[str]
+):
+    first, *lines = refusal(QUICKSTART, override).split("\n")
+    assert first == f"{QUICKSTART}:"
+    assert any(field in line and all(word in line for word in words) for line in lines), lines
+
+
+def test_every_wrong_field_has_its_line():
+    lines = refusal(QUICKSTART, "seed=-1", "nonsense=1", "pairs.policy=best").split("\n")[1:]
+    assert [line.split(":")[0].strip() for line in lines] == ["seed", "pairs.policy", "nonsense"]
+
+
+def test_two_samplers_that_ask_the_same_are_told_apart_by_their_seeds(tmp_path: Path):
+    same = SMALL | {"samplers": [{"name": "a", "model": "one"}, {"name": "b", "model": "one"}]}
+    assert "'a' asks exactly what another one asks; give them different seeds" in refusal(
+        write(tmp_path, same)
+    )
+
+
+def test_one_answer_per_prompt_makes_no_pair(tmp_path: Path):
+    one = SMALL | {"samplers": [{"name": "a", "model": "one"}]}
+    assert "add a sampler or set n: 2" in refusal(write(tmp_path, one))
+    assert load_recipe(write(tmp_path, one), ["samplers.0.n=2"])
+
+
+def test_a_missing_recipe_is_answered_with_those_there_are(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    said = refusal(Path("recipes/quikstart.yaml"))
+    assert "no recipe 'recipes/quikstart.yaml'" in said
+    assert "recipes/quickstart.yaml" in said
+
+
+@pytest.mark.parametrize("content", ["", "- a\n- b\n", "just text", "3"])
+def test_a_file_without_fields_is_no_recipe(tmp_path: Path, content: str):
+    assert "must hold fields" in refusal(write(tmp_path, content))
+
+
+@pytest.mark.parametrize("content", ["name: [", "name: a\n  b: c\n", "{", "\x00"])
+def test_what_is_not_yaml_is_named_with_its_file(tmp_path: Path, content: str):
+    said = refusal(write(tmp_path, content))
+    assert "recipe.yaml is not readable YAML" in said
+
+
+def test_a_folder_is_no_recipe(tmp_path: Path):
+    assert str(tmp_path) in refusal(tmp_path)
+
+
+AWAITED = pytest.mark.xfail(reason="accepted, or told unclearly, today")
+
+
+@AWAITED
+def test_a_key_written_twice_is_refused(tmp_path: Path):
+    assert "seed" in refusal(write(tmp_path, yaml.safe_dump(SMALL) + "seed: 1\nseed: 2\n"))
+
+
+@AWAITED
+def test_an_adapter_names_its_server_without_quotes(tmp_path: Path):
+    models = "models:\n  base: {kind: vllm, model: m}\n  one: {kind: adapter, model: folder, on: base}\n"
+    rest = yaml.safe_dump({key: value for key, value in SMALL.items() if key != "models"})
+    assert load_recipe(write(tmp_path, rest + models)).models["one"].kind == "adapter"
+
+
+@AWAITED
+@pytest.mark.parametrize(
+    "override",
+    [
+        "training.dpo.batch=30",  # micro_batch 8 divides it on no number of devices
+        "models.smol={kind: vllm, model: m}",  # training.export=gguf needs llama.cpp's tokenizer
+        "models.smol={kind: endpoint, model: m, base_url: 'http://127.0.0.1:1/v1'}",  # cannot serve what was trained
+        "judge.members.1.prompt=judges/nope",
+        "judge.members.1.aspects=[nope]",
+    ],
+)
+def test_what_would_fail_after_hours_is_refused_at_once(override: str):
+    assert refusal(QUICKSTART, override)
+
+
+@AWAITED
+@pytest.mark.parametrize("override", ["training.dpo.loss=ppo", "samplers.0.principle=3", "seed=["])
+def test_one_mistake_is_one_line(override: str):
+    said = refusal(QUICKSTART, override)
+    assert len(said.split("\n")) <= 2
+    assert "literal[" not in said
