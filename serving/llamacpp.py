@@ -35,7 +35,7 @@ class LlamaCppServer(ServerProcess):
         here = str(Path(__file__).parents[1])
         env = {
             "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")])),
-            # where cores are shared, a thread that waits by spinning takes the core from the one it waits for:
+            # where cores are shared, a thread that waits by spinning takes the core of the one it waits for:
             # passive, prompts are 3 times as fast beside another busy process
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
         }

