@@ -21,7 +21,7 @@ class Balanced(NamedTuple):
 
 
 def balance_lengths(pairs: list[Pair], seed: int) -> Balanced:
-    """Drop from the larger of {chosen longer, chosen shorter} down to the smaller, in each stratum of the ratio.
+    """In each stratum of the ratio, drop from the larger of {chosen longer, chosen shorter} to the smaller.
 
     Pairs of equal length stay. The kept keep their order.
     """

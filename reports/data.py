@@ -1,0 +1,199 @@
+"""What a report shows. Flows fill a `ReportData` and store it as `report.json`, to be drawn now and later.
+
+A section without data says so on the page, so a flow fills what it has.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, ValidationError
+
+from records.base import Strict
+
+FILE = "report.json"
+
+
+class Step(Strict):
+    """One stage: what came in, what went on."""
+
+    stage: str
+    rows_in: int
+    rows_out: int
+    dropped: dict[str, int] = Field(default_factory=dict)
+    """By reason."""
+
+
+class Interval(Strict):
+    """A figure and between what the true one lies with 95 % confidence, where that is known."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+
+
+class LengthPoint(Strict):
+    """One completion."""
+
+    model: str
+    length: int
+    """Characters."""
+    score: float
+
+
+class Curve(Strict):
+    """One metric of a training run. `eval_loss` is drawn with `loss`."""
+
+    metric: str
+    points: tuple[tuple[float, float], ...]
+    """(step, value)."""
+
+
+class Training(Strict):
+    """The curves of one stage."""
+
+    stage: str
+    curves: tuple[Curve, ...]
+
+    @classmethod
+    def from_log(cls, stage: str, log: Iterable[Mapping[str, Any]]) -> Self:
+        """From a trainer's `log_history`: what says how training went, not how fast the machine was."""
+        found: dict[str, list[tuple[float, float]]] = {}
+        for entry in log:
+            for metric, value in entry.items():
+                known = "step" in entry and metric.removeprefix("eval_") in METRICS
+                if known and isinstance(value, int | float) and math.isfinite(value):
+                    found.setdefault(metric, []).append((entry["step"], value))
+        order = sorted(found, key=lambda metric: (METRICS.index(metric.removeprefix("eval_")), len(metric)))
+        return cls(stage=stage, curves=tuple(Curve(metric=m, points=tuple(found[m])) for m in order))
+
+
+METRICS = (
+    "loss",
+    "rewards/accuracies",
+    "rewards/margins",
+    "rewards/chosen",
+    "rewards/rejected",
+    "mean_token_accuracy",
+    "accuracy",
+    "margin",
+    "reward",
+    "kl",
+    "entropy",
+    "grad_norm",
+    "learning_rate",
+)
+"""What TRL logs and a person looks at, in that order."""
+
+
+class EvaluationRow(Strict):
+    model: str
+    metric: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+
+
+class Verdict(Strict):
+    """What one judge said of one answer."""
+
+    judge: str
+    aspect: str
+    status: str
+    score: float | None = None
+    detail: str = ""
+
+
+class Answer(Strict):
+    model: str
+    text: str
+    score: float | None = None
+    verdicts: tuple[Verdict, ...] = ()
+
+
+class BeforeAfter(Strict):
+    """One held-out prompt, answered by the model before and after training."""
+
+    prompt: str
+    before: Answer
+    after: Answer
+
+
+class ExamplePair(Strict):
+    prompt: str
+    chosen: Answer
+    rejected: Answer
+
+
+class UsageRow(Strict):
+    """What a stage cost."""
+
+    stage: str
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    cost: float = 0.0
+    """In the currency of the endpoints' prices."""
+
+
+class ReportData(Strict):
+    """Everything on the page."""
+
+    title: str
+    recipe: str
+    """The recipe's name."""
+    plan: str = ""
+    """What was to be done, as the plan command prints it."""
+    headline: dict[str, str] = Field(default_factory=dict)
+    """The run in a few figures, label -> value: {"pairs": "1 204", "win rate after DPO": "61 %"}."""
+    messages: tuple[str, ...] = ()
+    """Warnings of the checks before training."""
+    funnel: tuple[Step, ...] = ()
+    scores: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    """Model -> scores, a sample where there are many."""
+    win_rates: dict[str, Interval] = Field(default_factory=dict)
+    """Model -> how often it is the chosen in its pairs, 0 to 1."""
+    lengths: tuple[LengthPoint, ...] = ()
+    margins: tuple[float, ...] = ()
+    judgements: dict[str, dict[str, int]] = Field(default_factory=dict)
+    """Model -> status -> judgements."""
+    training: tuple[Training, ...] = ()
+    evaluation: tuple[EvaluationRow, ...] = ()
+    before_after: tuple[BeforeAfter, ...] = ()
+    pairs: tuple[ExamplePair, ...] = ()
+    usage: tuple[UsageRow, ...] = ()
+    versions: dict[str, str] = Field(default_factory=dict)
+    dataset_digest: str = ""
+
+    def save(self, run: Path) -> Path:
+        """Write `report.json` into the run's folder."""
+        path = run / FILE
+        part = path.with_suffix(".part")
+        part.write_text(self.model_dump_json(indent=1), encoding="utf-8")
+        part.replace(path)
+        return path
+
+    @classmethod
+    def load(cls, run: Path) -> Self:
+        """Read a run's `report.json`.
+
+        Raises:
+            FileNotFoundError: the run has none; it did not come to its end.
+            ValueError: it was written by another version of this project, or edited.
+        """
+        path = run / FILE
+        if not path.is_file():
+            raise FileNotFoundError(f"no {FILE} in {run}; wanted the folder of a run that came to its end")
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            raise ValueError(
+                f"{path}: {field}: {first['msg']}; run the recipe again to write it anew"
+            ) from error

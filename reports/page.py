@@ -1,0 +1,94 @@
+"""A run's report: one HTML file, readable offline and on paper. Start at `write_report`."""
+
+from pathlib import Path
+
+from markupsafe import Markup
+
+from reports.data import Answer, ReportData
+
+HERE = Path(__file__).parent
+
+
+def write_report(run: Path) -> Path:
+    """Draw `run/report.json` as `run/report.html`.
+
+    Raises:
+        FileNotFoundError, ValueError: see `ReportData.load`.
+    """
+    page = run / "report.html"
+    part = page.with_suffix(".part")
+    part.write_text(render(ReportData.load(run)), encoding="utf-8")
+    part.replace(page)
+    return page
+
+
+def render(data: ReportData) -> str:
+    """The page. All text that came from a model or a dataset is escaped; the page loads and runs nothing."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "seconds": seconds, "percent": percent}
+    return environment.get_template("report.html.jinja").render(
+        data=data,
+        style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
+        figures=_figures(data),
+        statuses=sorted({status for counts in data.judgements.values() for status in counts} - {"ok"}),
+        widest=max((step.rows_in for step in data.funnel), default=0),
+        gained=gained,
+    )
+
+
+def _figures(data: ReportData) -> dict[str, Markup | list[Markup]]:
+    from reports import plots
+
+    figures: dict[str, Markup | list[Markup]] = {
+        "training": [
+            plots.training_figure(f"training{i}", stage)
+            if any(curve.points for curve in stage.curves)
+            else Markup("")
+            for i, stage in enumerate(data.training)
+        ]
+    }
+    if any(data.scores.values()):
+        figures["scores"] = plots.scores_figure(data.scores)
+    if data.win_rates:
+        figures["wins"] = plots.win_rates_figure(data.win_rates)
+    if data.lengths:
+        figures["lengths"] = plots.lengths_figure(data.lengths, list(data.scores))
+    if data.margins:
+        figures["margins"] = plots.margins_figure(data.margins)
+    return figures
+
+
+def number(value: float | None) -> str:
+    """1234567 -> 1 234 567 (narrow spaces); 0.123456 -> 0.1235; None -> –."""
+    if value is None:
+        return "–"
+    if float(value).is_integer():
+        return f"{value:,.0f}".replace(",", "\u202f")
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def seconds(value: float) -> str:
+    """3723 -> 1 h 2 min; 62 -> 1 min 2 s; 1.234 -> 1.2 s."""
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}\u202f%"
+
+
+def gained(before: Answer, after: Answer) -> str:
+    """`up`, `down`, `same`, or nothing when one has no score."""
+    if before.score is None or after.score is None:
+        return ""
+    return "same" if before.score == after.score else "up" if after.score > before.score else "down"

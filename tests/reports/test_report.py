@@ -1,0 +1,141 @@
+"""The report renders from realistic and from no data, loads nothing and runs nothing."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from reports.data import Answer, ExamplePair, ReportData, Training
+from reports.page import number, render, seconds, write_report
+from tests.reports.realistic import log, realistic
+
+VOID = {"meta", "link", "br", "img", "hr", "input"}
+
+
+class Outline(HTMLParser):
+    """Collects ids and tags, and fails on tags that do not close."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}>"
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return render(realistic())
+
+
+def test_a_report_is_stored_drawn_and_drawn_again_the_same(tmp_path: Path, page: str):
+    realistic().save(tmp_path)
+    path = write_report(tmp_path)
+    assert path == tmp_path / "report.html" and path.read_text() == page
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.json"]
+    assert ReportData.load(tmp_path) == realistic()
+
+
+def test_the_page_is_well_formed_and_every_figure_is_there(page: str):
+    outline = Outline(page)
+    assert len(outline.ids) == len(set(outline.ids))
+    targets = [value[1:] for name, value in outline.attributes if name.endswith("href")]
+    assert targets and set(targets) <= set(outline.ids)
+    assert outline.tags.count("svg") == 6 and outline.tags.count("h1") == 1
+    assert outline.tags.count("table") == outline.tags.count("caption") + 2  # the judges' words need none
+    assert "script" not in outline.tags
+
+
+def test_the_page_loads_nothing_from_anywhere(page: str):
+    assert not re.search(r"https?://|@import|src=|<link", page)
+    assert all(address.startswith("#") for address in re.findall(r"url\(([^)]*)\)", page))
+    assert "default-src 'none'" in page
+
+
+def test_figures_take_their_colours_from_the_page(page: str):
+    for drawing in re.findall(r"<svg.*?</svg>", page, re.S):
+        drawn = set(re.findall(r"#[0-9a-f]{6}\b", drawing))
+        assert not drawn - {"#ffffff"}, drawn
+        assert "currentColor" in drawing
+
+
+def test_text_of_models_is_text():
+    attack = "</p><script>alert(1)</script><img src=x onerror=alert(1)> {{ 7 * 7 }} $\\frac{1}{0}$"
+    answer = Answer(model=attack, text=attack, score=1)
+    data = realistic().model_copy(
+        update={
+            "title": attack,
+            "plan": attack,
+            "headline": {attack: attack},
+            "messages": (attack,),
+            "scores": {attack: (1.0, 2.0)},
+            "judgements": {attack: {attack: 1}},
+            "pairs": (ExamplePair(prompt=attack, chosen=answer, rejected=answer),),
+            "lengths": tuple(p.model_copy(update={"model": attack}) for p in realistic().lengths[:3]),
+        }
+    )
+    hostile = render(data)
+    assert not {"script", "img"} & set(Outline(hostile).tags)
+    assert "&lt;script&gt;" in hostile and "{{ 7 * 7 }}" in hostile
+
+
+def test_a_section_without_data_says_so():
+    bare = render(ReportData(title="Nothing", recipe="none"))
+    said = re.findall(r'<p class="none">([^<]*)</p>', bare)
+    assert len(said) == 13 and "No model was trained." in said and "Nothing was evaluated." in said
+    assert "<svg" not in bare
+    empty = ReportData(title="t", recipe="r", scores={"a": ()}, training=(Training(stage="SFT", curves=()),))
+    assert "This stage logged no curve." in render(empty)
+    Outline(bare)
+
+
+def test_one_score_one_margin_and_one_step_still_draw():
+    data = ReportData(
+        title="Small",
+        recipe="r",
+        scores={"a": (3.0,), "b": ()},
+        margins=(0.0,),
+        training=(Training.from_log("SFT", [{"step": 1, "loss": 2.0}]),),
+    )
+    assert render(data).count("<svg") == 3
+
+
+def test_a_trainers_log_becomes_curves_without_what_is_no_metric():
+    training = Training.from_log("DPO", [*log(100, dpo=True), {"step": 100, "loss": float("nan")}])
+    assert [curve.metric for curve in training.curves] == [
+        "loss", "eval_loss", "rewards/accuracies", "rewards/margins", "grad_norm", "learning_rate",
+    ]  # fmt: skip
+    assert training.curves[0].points[0][0] == 1 and len(training.curves[0].points) == 50
+
+
+def test_a_run_without_a_report_file_says_what_was_wanted(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"no report\.json in .*; wanted the folder of a run"):
+        write_report(tmp_path)
+    (tmp_path / "report.json").write_text('{"title": "t", "recipe": "r", "margin": 1}')
+    with pytest.raises(ValueError, match=r"report\.json: margin: Extra inputs"):
+        write_report(tmp_path)
+
+
+def test_numbers_are_written_for_people():
+    assert [number(n) for n in (None, 0, 1234567, 0.123456, 5e-7, 1234.5)] == [
+        "–", "0", "1\u202f234\u202f567", "0.1235", "5e-07", "1\u202f234",
+    ]  # fmt: skip
+    assert [seconds(s) for s in (1.234, 62, 3723)] == ["1.2 s", "1 min 2 s", "1 h 2 min"]
