@@ -1,4 +1,4 @@
-"""Every recipe loads; what cannot mean what it says is refused with the field, the value and what was wanted."""
+"""Every recipe loads; a wrong one is refused with the field, the value and what was wanted."""
 
 from pathlib import Path
 from typing import Any
@@ -237,7 +237,7 @@ def test_an_adapter_names_its_server_without_quotes(tmp_path: Path):
     [
         "training.dpo.batch=30",  # micro_batch 8 divides it on no number of devices
         "models.smol={kind: vllm, model: m}",  # training.export=gguf needs llama.cpp's tokenizer
-        "models.smol={kind: endpoint, model: m, base_url: 'http://127.0.0.1:1/v1'}",  # cannot serve what was trained
+        "models.smol={kind: endpoint, model: m, base_url: 'http://127.0.0.1:1/v1'}",  # serves no new weights
         "judge.members.1.prompt=judges/nope",
         "judge.members.1.aspects=[nope]",
     ],

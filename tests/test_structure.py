@@ -119,11 +119,10 @@ def test_every_module_says_what_it_is(path: Path):
 def settings(kind: Any, found: dict[str, type[Strict]] | None = None) -> dict[str, type[Strict]]:
     """Every settings class that a recipe can hold, by name."""
     found = {} if found is None else found
-    if isinstance(kind, type) and issubclass(kind, Strict):
-        if kind.__name__ not in found:
-            found[kind.__name__] = kind
-            for field in kind.model_fields.values():
-                settings(field.annotation, found)
+    if isinstance(kind, type) and issubclass(kind, Strict) and kind.__name__ not in found:
+        found[kind.__name__] = kind
+        for field in kind.model_fields.values():
+            settings(field.annotation, found)
     for inner in typing.get_args(kind):
         settings(inner, found)
     return found
