@@ -131,7 +131,7 @@ async def test_the_children_of_a_server_that_crashed_are_ended_too(script: Path,
     assert process.pid
     entry = json.loads(process.pid_file.read_text())
     crashed = next(
-        int(pid) for pid in entry["processes"] if script.name in _command_of(int(pid), process.pid)
+        int(pid) for pid in entry["processes"] if script.name in command_of(pid, process.pid)
     )
     os.kill(crashed, signal.SIGKILL)
     assert await gone(process.pid)
@@ -209,6 +209,8 @@ def killed_run(script: Path, *traits: str, also_guard: bool = False) -> int:
         parent.kill()
     if also_guard:
         os.kill(group, signal.SIGKILL)
+        while guard.started(group):
+            time.sleep(0.02)
     return group
 
 
