@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+UV := uv==0.13.9
 
-.PHONY: quickstart test test-vllm lint format lock clean
+.PHONY: quickstart test test-vllm docs lint format lock clean
 
 quickstart: $(READY)
 	$(BIN)/zephyr run recipes/quickstart.yaml
@@ -15,6 +16,10 @@ test: $(READY)
 test-vllm: $(READY)
 	$(BIN)/python -m pytest -m vllm -s
 
+# Commands, options, recipes, code and links in README.md and docs/. Field tables: python docs/fields.py
+docs: $(READY)
+	$(BIN)/python -m pytest tests/test_docs.py
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -24,18 +29,17 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Built from the pinned lock file with pip, so pip's own configuration (a CPU build of torch in find-links) holds.
+# Built from the pinned lock file as pip is configured to (a CPU build of torch in find-links is taken), see deploy/install.py.
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/python deploy/install.py $(UV) -r requirements.lock -e .
 	touch $(READY)
 
 # Pins for Python 3.11 and newer on every platform; versions in the file stay where pyproject.toml still allows them.
 # torch's own CUDA packages are left to torch: its CPU builds need none, the others pin theirs exactly.
 lock:
-	$(PYTHON) -m venv .lockenv && .lockenv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(PYTHON) -m venv .lockenv && .lockenv/bin/python -m pip install --quiet --disable-pip-version-check $(UV)
 	.lockenv/bin/uv pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 --no-header --no-annotate \
 	  --constraint deploy/constraints.txt --output-file requirements.lock
 	grep -Ev '^(nvidia|cuda|triton)[a-z0-9-]*==' requirements.lock > requirements.lock.part && mv requirements.lock.part requirements.lock
