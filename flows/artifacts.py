@@ -8,20 +8,30 @@ from flows.facts import Facts
 
 
 async def publish_plan(name: str, text: str) -> None:
-    await acreate_markdown_artifact(key="plan", markdown=f"# Plan of {name}\n\n```\n{text}\n```", description="Before the run")
+    await acreate_markdown_artifact(
+        key="plan", markdown=f"# Plan of {name}\n\n```\n{text}\n```", description="Before the run"
+    )
 
 
 async def publish_summary(facts: Facts) -> None:
     """Stages, pairs and, once there are some, models and their evaluation."""
-    await acreate_markdown_artifact(key="summary", markdown=summary_markdown(facts.content), description="So far")
+    await acreate_markdown_artifact(
+        key="summary", markdown=summary_markdown(facts.content), description="So far"
+    )
 
 
 def summary_markdown(content: dict[str, Any]) -> str:
-    lines = [f"# {content['recipe']}", "", "| stage | rows | answers | dropped | requests | tokens out |", "|---|---|---|---|---|---|"]
+    lines = [
+        f"# {content['recipe']}",
+        "",
+        "| stage | rows | answers | dropped | requests | tokens out |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, stage in content.get("stages", {}).items():
         dropped = ", ".join(f"{n} {reason}" for reason, n in stage["dropped"].items()) or "0"
         lines.append(
-            f"| {name} | {stage['rows']} | {stage['answers']} | {dropped} | {stage['requests']} | {stage['completion_tokens']} |"
+            f"| {name} | {stage['rows']} | {stage['answers']} | {dropped} | {stage['requests']} "
+            f"| {stage['completion_tokens']} |"
         )
     if dataset := content.get("dataset"):
         pairs = ", ".join(f"{n} {split}" for split, n in dataset["pairs"].items())
@@ -40,7 +50,9 @@ def summary_text(content: dict[str, Any]) -> str:
     lines = []
     for name, stage in content.get("stages", {}).items():
         dropped = ", ".join(f"{n} {reason}" for reason, n in stage["dropped"].items())
-        lines.append(f"{name:<12}{stage['answers']:>7} answers  {stage['completion_tokens']:>8,} tokens  {dropped}".rstrip())
+        lines.append(
+            f"{name:<12}{stage['answers']:>7} answers  {stage['completion_tokens']:>8,} tokens  {dropped}".rstrip()
+        )
     if dataset := content.get("dataset"):
         dropped = ", ".join(f"{n} {reason}" for reason, n in dataset["dropped"].items())
         pairs = ", ".join(f"{n} {split}" for split, n in dataset["pairs"].items())
@@ -49,9 +61,13 @@ def summary_text(content: dict[str, Any]) -> str:
         lines.append(f"{name:<12}{model.get('steps', '?'):>7} steps")
     if evaluation := content.get("evaluation"):
         for name, model in evaluation["models"].items():
-            lines.append(f"{name:<12}score {interval(model['score'])}  constraints kept {interval(model.get('kept'))}")
+            lines.append(
+                f"{name:<12}score {interval(model['score'])}  constraints kept {interval(model.get('kept'))}"
+            )
         for name, other in evaluation["against_base"].items():
-            lines.append(f"{name} - base: kept {interval(other.get('kept_gain'))}, wins {interval(other['win_rate'])}")
+            lines.append(
+                f"{name} - base: kept {interval(other.get('kept_gain'))}, wins {interval(other['win_rate'])}"
+            )
     for key in ("report", "folder"):
         if key in content:
             lines.append(f"{key:<12}{content[key]}")

@@ -1,14 +1,13 @@
 """The command `zephyr`. Thin: options in, one flow, one answer out.
 
-Every verb takes --json: then the last line of stdout is one JSON object. Logs and progress are on stderr. Exit 0 done, 1 the
-run failed, 2 the input was wrong.
+Every verb takes --json: then the last line of stdout is one JSON object. Logs and progress are on stderr.
+Exit 0 done, 1 the run failed, 2 the input was wrong.
 """
 
 import asyncio
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -24,10 +23,13 @@ app = typer.Typer(
 )
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe file, as in recipes/.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Replace a field of the recipe.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="A.B=C", help="Replace a field of the recipe.")
+]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for runs; default: runs/.")]
 Store = Annotated[
-    str | None, typer.Option("--store", metavar="ADDRESS", help="Where shards go instead: any fsspec address.")
+    str | None,
+    typer.Option("--store", metavar="ADDRESS", help="Where shards go instead: any fsspec address."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON object on stdout.")]
 
@@ -43,15 +45,18 @@ def answer(work: Callable[[], dict[str, Any]], as_json: bool, text: Callable[[di
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
     os.environ.setdefault("DO_NOT_TRACK", "1")
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    signal.signal(signal.SIGTERM, _interrupt)
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
     try:
         result = work()
-    except KeyboardInterrupt:
-        _fail("stopped; what was answered is kept, the same command goes on from here", 130, as_json)
-    except asyncio.CancelledError:
-        _fail("cancelled; what was answered is kept, the same command goes on from here", 130, as_json)
-    except Exception as error:
+    except BaseException as error:
+        # Prefect turns SIGTERM into an exception of its own
+        if (
+            isinstance(error, KeyboardInterrupt | asyncio.CancelledError)
+            or type(error).__name__ == "TerminationSignal"
+        ):
+            _fail("stopped; what was answered is kept, the same command goes on from here", 130, as_json)
         code = exit_code(error)
         if code is None:
             raise
@@ -62,11 +67,7 @@ def answer(work: Callable[[], dict[str, Any]], as_json: bool, text: Callable[[di
         print(text(result))
 
 
-def _interrupt(_number: int, _frame: Any) -> None:
-    raise KeyboardInterrupt
-
-
-def exit_code(error: Exception) -> int | None:
+def exit_code(error: BaseException) -> int | None:
     """2 where the input was wrong, 1 where the run failed, None for what nobody foresaw: that wants a traceback."""
     from flows.recipe import RecipeError
     from prompts.load import PromptError
@@ -75,7 +76,11 @@ def exit_code(error: Exception) -> int | None:
 
     if isinstance(error, RecipeError | PromptError | WrongModel):
         return 2
-    failures = {"DatasetError", "StageFailed", "TrainingFailed"}  # their modules import Prefect; not needed for a name
+    failures = {
+        "DatasetError",
+        "StageFailed",
+        "TrainingFailed",
+    }  # their modules import Prefect; not needed for a name
     if isinstance(error, StoreError | ServingError) or type(error).__name__ in failures:
         return 1
     return None
@@ -110,7 +115,9 @@ def _summary(result: dict[str, Any]) -> str:
 
 
 @app.command()
-def run(recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False) -> None:
+def run(
+    recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False
+) -> None:
     """Everything: completions, judgements, pairs, SFT, DPO, evaluation, report. Goes on where it was stopped."""
 
     def work() -> dict[str, Any]:
@@ -123,7 +130,9 @@ def run(recipe: RecipePath, set: Set = None, out: Out = None, store: Store = Non
 
 
 @app.command()
-def plan(recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False) -> None:
+def plan(
+    recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False
+) -> None:
     """Calls, tokens and money before anything is spent, and what is there already."""
     from flows.plan import plan as count
     from flows.plan import plan_text
@@ -137,7 +146,9 @@ def plan(recipe: RecipePath, set: Set = None, out: Out = None, store: Store = No
 
 
 @app.command()
-def generate(recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False) -> None:
+def generate(
+    recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False
+) -> None:
     """Every sampler's answers to every prompt."""
 
     def work() -> dict[str, Any]:
@@ -150,7 +161,9 @@ def generate(recipe: RecipePath, set: Set = None, out: Out = None, store: Store 
 
 
 @app.command()
-def judge(recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False) -> None:
+def judge(
+    recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False
+) -> None:
     """Every judge's verdict on every completion."""
 
     def work() -> dict[str, Any]:
@@ -163,7 +176,9 @@ def judge(recipe: RecipePath, set: Set = None, out: Out = None, store: Store = N
 
 
 @app.command()
-def pairs(recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False) -> None:
+def pairs(
+    recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False
+) -> None:
     """The preference dataset, from completions and judgements; asks only for those that are missing."""
 
     def work() -> dict[str, Any]:
@@ -176,7 +191,9 @@ def pairs(recipe: RecipePath, set: Set = None, out: Out = None, store: Store = N
 
 
 @app.command("reject-sample")
-def reject_sample(recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False) -> None:
+def reject_sample(
+    recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False
+) -> None:
     """Best-of-n: the judge's best answer of each prompt as a row for SFT."""
 
     def work() -> dict[str, Any]:
@@ -215,7 +232,9 @@ def dpo(recipe: RecipePath, set: Set = None, out: Out = None, json: Json = False
 
 
 @app.command()
-def evaluate(recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False) -> None:
+def evaluate(
+    recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False
+) -> None:
     """Held-out prompts before and after training, scored by the recipe's judge, with intervals."""
 
     def work() -> dict[str, Any]:
@@ -230,7 +249,9 @@ def evaluate(recipe: RecipePath, set: Set = None, out: Out = None, store: Store 
 @app.command()
 def show(
     recipe: RecipePath,
-    prompt_id: Annotated[str | None, typer.Argument(help="The beginning of a prompt's id; without it, one that became a pair.")] = None,
+    prompt_id: Annotated[
+        str | None, typer.Argument(help="The beginning of a prompt's id; without it, one that became a pair.")
+    ] = None,
     set: Set = None,
     out: Out = None,
     store: Store = None,

@@ -1,4 +1,4 @@
-"""Stored judgements -> scores -> pairs and best-of-n rows -> the dataset folder. Asks no model, so policies are free."""
+"""Stored judgements -> scores -> pairs and best-of-n rows -> dataset folder. Asks no model, so policies are free."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -40,7 +40,8 @@ def judged_prompts(run: Run, prompts: list[Prompt], answers: Any) -> list[Judged
             first = index * run.recipe.shard_size
             rows = completions_of(own.stage, receipt, own.sampler.name)
             verdicts = [
-                judgements_of(own.judge_stages[name], receipts[index]) for name, receipts in own.judged.items()
+                judgements_of(own.judge_stages[name], receipts[index])
+                for name, receipts in own.judged.items()
             ]
             place = 0
             for case, completions in zip(cases[first : first + len(rows)], rows, strict=True):
@@ -79,7 +80,13 @@ class Built:
 
 
 def build_dataset(
-    run: Run, prompts: list[Prompt], dropped: list[Dropped], answers: Any, facts: Facts, *, pairs_too: bool = True
+    run: Run,
+    prompts: list[Prompt],
+    dropped: list[Dropped],
+    answers: Any,
+    facts: Facts,
+    *,
+    pairs_too: bool = True,
 ) -> Built:
     """Pairs and best-of-n rows of every split, checked, written to `dataset/` with a card.
 
@@ -99,7 +106,9 @@ def build_dataset(
     settings = recipe.pairs
     one = Selection(seed=settings.seed, chosen_may_be_cut_off=settings.chosen_may_be_cut_off)
     for split, side in sides.items():
-        pairs[split], own = pair_all(((c.prompt, c.candidates) for c in side), settings) if pairs_too else ([], [])
+        pairs[split], own = (
+            pair_all(((c.prompt, c.candidates) for c in side), settings) if pairs_too else ([], [])
+        )
         lost += own
         best = [best_of_n(case.prompt, case.candidates, one) for case in side]
         sft[split] = [row for row in best if isinstance(row, SftRow)]
@@ -108,13 +117,17 @@ def build_dataset(
         for each in case.candidates:
             for judgement in case.judgements[each.completion.id]:
                 failures[each.completion.model][judgement.status] += 1
-    asked: dict[Split, list[Prompt]] = {split: [case.prompt for case in side] for split, side in sides.items()}
+    asked: dict[Split, list[Prompt]] = {
+        split: [case.prompt for case in side] for split, side in sides.items()
+    }
     found = preflight(pairs, sft=sft, prompts=asked, dropped=lost, judgements=failures)
     facts.put("preflight", found.model_dump(mode="json"))
     if found.errors:
         raise DatasetError("the dataset was not written: " + "; ".join(found.errors))
     steps = funnel(cases, dropped, lost, pairs)
-    receipt = write_dataset(pairs, sft, asked, run.folder / "dataset", _card(recipe, steps, found, facts.versions))
+    receipt = write_dataset(
+        pairs, sft, asked, run.folder / "dataset", _card(recipe, steps, found, facts.versions)
+    )
     facts.put(
         "dataset",
         {
@@ -134,7 +147,9 @@ def funnel(
 ) -> list[FunnelStep]:
     """What went in and out of every step."""
     asked = sum(len(case.candidates) for case in cases)
-    unjudged = Counter(each.why.split(":")[0] for case in cases for each in case.candidates if each.score is None)
+    unjudged = Counter(
+        each.why.split(":")[0] for case in cases for each in case.candidates if each.score is None
+    )
     return [
         FunnelStep(
             stage="prompts",
@@ -142,7 +157,12 @@ def funnel(
             rows_out=len(cases),
             dropped=dict(Counter(drop.reason for drop in dropped)),
         ),
-        FunnelStep(stage="completions", rows_in=asked, rows_out=asked - sum(unjudged.values()), dropped=dict(unjudged)),
+        FunnelStep(
+            stage="completions",
+            rows_in=asked,
+            rows_out=asked - sum(unjudged.values()),
+            dropped=dict(unjudged),
+        ),
         FunnelStep(
             stage="prompts with a pair",
             rows_in=len(cases),

@@ -151,18 +151,25 @@ async def evaluate(recipe: Recipe, out: Path | None = None, store: str | None = 
         every, _ = gather_prompts(run)
         prompts = held_out(every, recipe.evaluation.prompts, recipe.seed)
         if not prompts:
-            raise RecipeError("evaluation: no prompt is held out; set splits.test above 0 or give a test source")
+            raise RecipeError(
+                "evaluation: no prompt is held out; set splits.test above 0 or give a test source"
+            )
         cases: dict[str, list[Judged]] = {}
         began, asked = time.monotonic(), 0
         found = contenders(run, recipe.evaluation)
-        samplers = {c.name: recipe.evaluation.sampler.model_copy(update={"name": c.name, "model": c.name}) for c in found}
+        samplers = {
+            c.name: recipe.evaluation.sampler.model_copy(update={"name": c.name, "model": c.name})
+            for c in found
+        }
         identities = {c.name: c.identity for c in found}
 
         async def ask(names: Sequence[str], models: dict[str, Model], judged: bool) -> Any:
             nonlocal asked
             chosen: tuple[Sampler, ...] = tuple(samplers[name] for name in names)
             async with open_models(models, run.servers, display().say) as engine:
-                answers = await answer_and_judge(run, chosen, prompts, engine, judged=judged, identities=identities)
+                answers = await answer_and_judge(
+                    run, chosen, prompts, engine, judged=judged, identities=identities
+                )
             asked += engine.usage.requests
             return answers
 

@@ -13,7 +13,18 @@ from flows.run import Run
 from records.schema import Usage
 from records.store import Receipt
 
-PACKAGES = ("prefect", "trl", "transformers", "torch", "datasets", "peft", "openai", "pandas", "pyarrow", "xllamacpp")
+PACKAGES = (
+    "prefect",
+    "trl",
+    "transformers",
+    "torch",
+    "datasets",
+    "peft",
+    "openai",
+    "pandas",
+    "pyarrow",
+    "xllamacpp",
+)
 
 
 def versions() -> dict[str, str]:
@@ -37,7 +48,11 @@ class Facts:
     @classmethod
     def of(cls, run: Run) -> "Facts":
         facts = cls(run, run.read_json("summary.json"))
-        facts.content |= {"recipe": run.recipe.name, "fingerprint": run.recipe.fingerprint, "versions": versions()}
+        facts.content |= {
+            "recipe": run.recipe.name,
+            "fingerprint": run.recipe.fingerprint,
+            "versions": versions(),
+        }
         return facts
 
     @property

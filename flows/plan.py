@@ -30,8 +30,11 @@ class Line:
     def row(self) -> tuple[str, ...]:
         money = f"{self.cost:.2f}" if self.cost else "–"
         return (
-            self.stage, self.model, f"{self.requests:,}", f"{self.held:,}", f"{self.tokens_in:,}", f"{self.tokens_out:,}", money
-        )  # fmt: skip
+            self.stage,
+            self.model,
+            *(f"{count:,}" for count in (self.requests, self.held, self.tokens_in, self.tokens_out)),
+            money,
+        )
 
 
 @dataclass
@@ -71,7 +74,15 @@ def plan(run: Run) -> Plan:
         tokens_in, tokens_out = _tokens(missing), len(missing) * sampler.n * sampler.max_tokens
         cost = price(sampler.model, tokens_in, tokens_out)
         lines.append(
-            Line(f"generate {sampler.name}", sampler.model, len(missing), len(prompts) - len(missing), tokens_in, tokens_out, cost)
+            Line(
+                f"generate {sampler.name}",
+                sampler.model,
+                len(missing),
+                len(prompts) - len(missing),
+                tokens_in,
+                tokens_out,
+                cost,
+            )
         )
     for member in recipe.jury.members:
         if member.kind != "rating":
@@ -94,7 +105,11 @@ def plan(run: Run) -> Plan:
         settings = getattr(recipe.training, kind, None)
         if settings is not None:
             most = len(prompts) - len(test)
-            training[kind] = {"rows_at_most": most, "steps_at_most": settings.steps(most), "batch": settings.batch}
+            training[kind] = {
+                "rows_at_most": most,
+                "steps_at_most": settings.steps(most),
+                "batch": settings.batch,
+            }
     return Plan(len(prompts), len(test), lines, training)
 
 
@@ -110,11 +125,16 @@ def plan_text(run: Run) -> str:
     widths = [max(len(row[i]) for row in table) for i in range(len(head))]
     lines = [f"{found.prompts} prompts, {found.held_out} of them held out", ""]
     for row in table:
-        cells = [cell.ljust(width) if i < 2 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append("  ".join(cells).rstrip())
     for kind, figures in found.training.items():
         lines.append(f"train {kind}: at most {figures['steps_at_most']} steps of {figures['batch']}")
     if run.recipe.evaluation:
         count = min(found.held_out, run.recipe.evaluation.prompts)
-        lines.append(f"evaluate: {count} held-out prompts, each model {run.recipe.evaluation.sampler.n} answers")
+        lines.append(
+            f"evaluate: {count} held-out prompts, each model {run.recipe.evaluation.sampler.n} answers"
+        )
     return "\n".join(lines)

@@ -7,6 +7,7 @@ shards and samplers are still being asked, and judge requests go first at every 
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,10 @@ GENERATE, JUDGE = 1, 0
 """Priorities at a model: open rows are finished before new ones are begun."""
 
 
+Step = Callable[..., None]
+"""Told of finished rows."""
+
+
 class StageFailed(Exception):
     """More rows failed than the recipe allows. Everything that was answered is kept."""
 
@@ -50,16 +55,16 @@ SHARD = {"cache_policy": NO_CACHE, "persist_result": False}
 
 @task(name="generate-shard", task_run_name="generate-{sampler.name}-{index:05d}", **SHARD)
 async def generate_shard(
-    run: Run, sampler: Sampler, stage: Stage, index: int, prompts: list[Prompt], chat: Chat
+    run: Run, sampler: Sampler, stage: Stage, index: int, prompts: list[Prompt], chat: Chat, step: Step
 ) -> Receipt:
     """One sampler's answers to one shard of prompts; row i belongs to prompt i."""
     keys = [prompt.id for prompt in prompts]
     if (receipt := stage.sealed(index, keys)) is not None:
-        display().add(f"generate {sampler.name}", len(keys), done=len(keys))
+        step(len(keys))
         return receipt
     by_id = {prompt.id: prompt for prompt in prompts}
     shard = stage.open(index, keys)
-    step = display().add(f"generate {sampler.name}", len(keys), done=shard.taken_over)
+    step(shard.taken_over)
 
     async def answer(key: str) -> Row:
         return await generate(by_id[key], sampler, stage.fingerprint, run.recipe.seed, chat)
@@ -124,6 +129,7 @@ async def judge_shard(
     prompts: list[Prompt],
     completions: list[list[Completion]],
     chat: Chat | None,
+    step: Step,
 ) -> Receipt:
     """One judge's verdicts on one sampler's shard; a row for each completion, in order."""
     cases = {
@@ -133,10 +139,10 @@ async def judge_shard(
     }
     keys = list(cases)
     if (receipt := stage.sealed(index, keys)) is not None:
-        display().add(f"judge {member.name}", len(keys), done=len(keys))
+        step(len(keys))
         return receipt
     shard = stage.open(index, keys)
-    step = display().add(f"judge {member.name}", len(keys), done=shard.taken_over)
+    step(shard.taken_over)
     judge = member.build(chat)
 
     async def verdicts(key: str) -> Row:
@@ -201,22 +207,29 @@ async def answer_and_judge(
         own.judge_stages = {m.name: run.judgements_stage(m, stage.fingerprint) for m in members}
         results.append(own)
 
+    generating = {s.name: display().add(f"generate {s.name}", len(prompts)) for s in samplers}
+    answers = len(prompts) * sum(sampler.n for sampler in samplers)
+    judging = {m.name: display().add(f"judge {m.name}", answers) for m in members}
+
     async def one(own: Answers, index: int, chunk: list[Prompt]) -> None:
         async with gate:
-            chat = engine.chat(own.sampler.model, GENERATE)
-            receipt = await generate_shard(run, own.sampler, own.stage, index, chunk, chat)
+            chat, step = engine.chat(own.sampler.model, GENERATE), generating[own.sampler.name]
+            receipt = await generate_shard(run, own.sampler, own.stage, index, chunk, chat, step)
             own.receipts[index] = receipt
             completions = completions_of(own.stage, receipt, own.sampler.name)
 
             async def judge(member: Member) -> None:
                 asks = engine.chat(member.model, JUDGE) if member.kind == "rating" else None
+                stage, step = own.judge_stages[member.name], judging[member.name]
                 own.judged.setdefault(member.name, {})[index] = await judge_shard(
-                    member, own.sampler.name, own.judge_stages[member.name], index, chunk, completions, asks
+                    member, own.sampler.name, stage, index, chunk, completions, asks, step
                 )
 
             await _together(judge(member) for member in members)
 
-    await _together(one(own, index, chunk) for index, chunk in shards(prompts, recipe.shard_size) for own in results)
+    await _together(
+        one(own, index, chunk) for index, chunk in shards(prompts, recipe.shard_size) for own in results
+    )
     for own in results:
         _check(f"sampler {own.sampler.name}", own.receipts.values(), recipe.max_failed)
         for name, receipts in own.judged.items():
@@ -238,10 +251,7 @@ async def _together(coroutines: Any) -> None:
 def _check(who: str, receipts: Any, max_failed: float) -> None:
     receipts = list(receipts)
     rows = sum(receipt.rows for receipt in receipts)
-    failed: dict[str, int] = {}
-    for receipt in receipts:
-        for reason, count in receipt.dropped.items():
-            failed[reason] = failed.get(reason, 0) + count
+    failed = sum((Counter(receipt.dropped) for receipt in receipts), Counter[str]())
     if rows and sum(failed.values()) > max_failed * rows:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(failed.items()))
         raise StageFailed(
@@ -268,7 +278,9 @@ def gather_prompts(run: Run) -> tuple[list[Prompt], list[Dropped]]:
         dropped += lost
         for prompt in prompts:
             if prompt.id in found:
-                dropped.append(Dropped(id=prompt.id, stage="prompts", reason="duplicate", detail=source.label))
+                dropped.append(
+                    Dropped(id=prompt.id, stage="prompts", reason="duplicate", detail=source.label)
+                )
                 continue
             split = split_of(prompt, run.recipe.splits)
             found[prompt.id] = prompt.model_copy(update={"meta": prompt.meta | {"split": split}})
@@ -286,7 +298,9 @@ def models_of(recipe: Recipe, *, judged: bool = True) -> dict[str, Model]:
     return {name: model for name, model in recipe.models.items() if name in used}
 
 
-async def collect(run: Run, facts: Facts, *, judged: bool = True) -> tuple[list[Prompt], list[Dropped], list[Answers]]:
+async def collect(
+    run: Run, facts: Facts, *, judged: bool = True
+) -> tuple[list[Prompt], list[Dropped], list[Answers]]:
     """Prompts, answers and, if asked for, judgements of a run, with the stages' counts in the summary."""
     prompts, dropped = gather_prompts(run)
     began = time.monotonic()
@@ -304,7 +318,9 @@ async def collect(run: Run, facts: Facts, *, judged: bool = True) -> tuple[list[
 
 
 @flow(name="generate-responses", flow_run_name="generate-{recipe.name}")
-async def generate_responses(recipe: Recipe, out: Path | None = None, store: str | None = None) -> dict[str, Any]:
+async def generate_responses(
+    recipe: Recipe, out: Path | None = None, store: str | None = None
+) -> dict[str, Any]:
     """Every sampler's answers to every prompt. Prompt -> Completion."""
     with Run.opened(recipe, out, store) as run:
         facts = Facts.of(run)
@@ -313,8 +329,10 @@ async def generate_responses(recipe: Recipe, out: Path | None = None, store: str
 
 
 @flow(name="judge-responses", flow_run_name="judge-{recipe.name}")
-async def judge_responses(recipe: Recipe, out: Path | None = None, store: str | None = None) -> dict[str, Any]:
-    """Every judge's verdict on every completion; asks for completions that are not there yet. Completion -> Judgement."""
+async def judge_responses(
+    recipe: Recipe, out: Path | None = None, store: str | None = None
+) -> dict[str, Any]:
+    """Every judge's verdict on every completion; asks for completions not there yet. Completion -> Judgement."""
     with Run.opened(recipe, out, store) as run:
         facts = Facts.of(run)
         await collect(run, facts)
@@ -322,7 +340,9 @@ async def judge_responses(recipe: Recipe, out: Path | None = None, store: str | 
 
 
 @flow(name="reject-sample", flow_run_name="reject-{recipe.name}")
-async def reject_sampling(recipe: Recipe, out: Path | None = None, store: str | None = None) -> dict[str, Any]:
+async def reject_sampling(
+    recipe: Recipe, out: Path | None = None, store: str | None = None
+) -> dict[str, Any]:
     """The judge's best answer of each prompt, as rows for SFT. Prompt -> Completion -> Judgement -> SFT row."""
     with Run.opened(recipe, out, store) as run:
         facts = Facts.of(run)
@@ -333,7 +353,9 @@ async def reject_sampling(recipe: Recipe, out: Path | None = None, store: str | 
 
 
 @flow(name="build-preferences", flow_run_name="preferences-{recipe.name}")
-async def build_preferences(recipe: Recipe, out: Path | None = None, store: str | None = None) -> dict[str, Any]:
+async def build_preferences(
+    recipe: Recipe, out: Path | None = None, store: str | None = None
+) -> dict[str, Any]:
     """Build one preference dataset: Prompt -> Completion -> Judgement -> Pair."""
     with Run.opened(recipe, out, store) as run:
         facts = Facts.of(run)

@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 EVERY = 10.0
 """Seconds between lines where there is no terminal."""
@@ -65,7 +72,11 @@ class Display:
         if now - bar.said >= EVERY or bar.done >= bar.total:
             bar.said = now
             note = f"  {bar.note}" if bar.note else ""
-            print(f"{bar.name:<24} {bar.done}/{bar.total}  {now - bar.started:.0f} s{note}", file=sys.stderr, flush=True)
+            print(
+                f"{bar.name:<24} {bar.done}/{bar.total}  {now - bar.started:.0f} s{note}",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 _current = Display()

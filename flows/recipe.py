@@ -38,11 +38,11 @@ class TrainingPlan(Strict):
 class Evaluation(Strict):
     """Models answer held-out prompts before and after training; the same judge scores them."""
 
-    prompts: int = Field(64, ge=1)
+    prompts: int = Field(default=64, ge=1)
     """Held-out prompts, at most; drawn by prompt id."""
     sampler: Sampler
     """How every model is asked. Its `model` says how they are served: their weights take that model's place."""
-    confidence: float = Field(0.95, gt=0.5, lt=1)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
     """Of the intervals, bootstrapped over prompts."""
 
 
@@ -51,25 +51,25 @@ class Recipe(Strict):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60, json_schema_extra={"position": 0})
     """Names the run and its folder."""
-    description: str = Field("", json_schema_extra={"position": 1})
-    seed: int = Field(0, ge=0, json_schema_extra={"position": 2})
+    description: str = Field(default="", json_schema_extra={"position": 1})
+    seed: int = Field(default=0, ge=0, json_schema_extra={"position": 2})
     """All chance in the run: splits, principles, request seeds, ties, training order."""
     prompts: tuple[PromptSource, ...] = Field(min_length=1, json_schema_extra={"position": 3})
     """Taken together; a prompt that two sources have counts once."""
-    splits: SplitSettings = Field(SplitSettings(), json_schema_extra={"position": 3})
+    splits: SplitSettings = Field(default=SplitSettings(), json_schema_extra={"position": 3})
     """Which prompts are held out, where a source does not say."""
     models: dict[Name, Model] = Field(min_length=1, json_schema_extra={"position": 4})
     samplers: tuple[Sampler, ...] = Field(min_length=1, json_schema_extra={"position": 5})
     """Each answers every prompt."""
     judge: JudgeSettings = Field(json_schema_extra={"position": 6})
-    pairs: PairSettings = Field(PairSettings(), json_schema_extra={"position": 7})
-    training: TrainingPlan | None = Field(None, json_schema_extra={"position": 8})
-    evaluation: Evaluation | None = Field(None, json_schema_extra={"position": 9})
-    shard_size: int = Field(500, ge=1, json_schema_extra={"position": 10})
+    pairs: PairSettings = Field(default=PairSettings(), json_schema_extra={"position": 7})
+    training: TrainingPlan | None = Field(default=None, json_schema_extra={"position": 8})
+    evaluation: Evaluation | None = Field(default=None, json_schema_extra={"position": 9})
+    shard_size: int = Field(default=500, ge=1, json_schema_extra={"position": 10})
     """Prompts per shard: a shard is one file, one Prefect task and one unit of retry."""
-    shards_in_flight: int = Field(8, ge=1, json_schema_extra={"position": 11})
+    shards_in_flight: int = Field(default=8, ge=1, json_schema_extra={"position": 11})
     """Shards open at a time, over all samplers; bounds memory."""
-    max_failed: float = Field(0.1, ge=0, le=1, json_schema_extra={"position": 12})
+    max_failed: float = Field(default=0.1, ge=0, le=1, json_schema_extra={"position": 12})
     """Share of rows a stage may lose to failures before the run stops, with its finished work kept."""
 
     @model_validator(mode="after")
@@ -82,7 +82,9 @@ class Recipe(Strict):
         asked = [fingerprint(self.asked(sampler)) for sampler in self.samplers]
         for name, same in zip(names, asked, strict=True):
             if asked.count(same) > 1:
-                raise ValueError(f"sampler {name!r} asks exactly what another one asks; give them different seeds")
+                raise ValueError(
+                    f"sampler {name!r} asks exactly what another one asks; give them different seeds"
+                )
         for member in self.jury.members:
             if member.kind == "rating":
                 _known(member.model, self.models, f"judge {member.name}.model")
@@ -90,7 +92,9 @@ class Recipe(Strict):
             if isinstance(model, Adapter) and getattr(self.models.get(model.on), "kind", None) != "vllm":
                 raise ValueError(f"models.{name}.on: {model.on!r} must name a model of kind vllm")
         if self.evaluation and not self.training:
-            raise ValueError("evaluation: compares a model before and after training, and `training` is missing")
+            raise ValueError(
+                "evaluation: compares a model before and after training, and `training` is missing"
+            )
         if sum(sampler.n for sampler in self.samplers) < self.pairs.min_completions:
             raise ValueError(
                 f"samplers: {sum(s.n for s in self.samplers)} answers per prompt, pairs.min_completions wants "
@@ -108,7 +112,11 @@ class Recipe(Strict):
         if sampler.principle is not None:
             names = [sampler.principle] if isinstance(sampler.principle, str) else sorted(sampler.principle)
             fields["principle_texts"] = {name: wordings(name) for name in names}
-        return {"seed": self.seed, "sampler": fields, "model": identity or self.models[sampler.model].identity}
+        return {
+            "seed": self.seed,
+            "sampler": fields,
+            "model": identity or self.models[sampler.model].identity,
+        }
 
     @property
     def fingerprint(self) -> str:
@@ -152,7 +160,11 @@ def explain(error: ValidationError) -> str:
         if problem["type"] == "extra_forbidden":
             message = "unknown key; it is not a field here"
         came = problem["input"]
-        shown = "" if isinstance(came, dict | list) or problem["type"] in ("missing", "value_error") else f" (got {came!r})"
+        shown = (
+            ""
+            if isinstance(came, dict | list) or problem["type"] in ("missing", "value_error")
+            else f" (got {came!r})"
+        )
         lines.append(f"  {where}: {message}{shown}")
     return "\n".join(lines)
 

@@ -1,11 +1,11 @@
 """A run's folder: where each stage's shards lie, and the small files beside them.
 
-    runs/<name>/recipe.yaml                      as run
-                prompts/ completions/ judgements/  sealed shards, see `records.store`
-                dataset/                         a Hugging Face dataset folder
-                models/<stage>/                  trained models
-                servers/                         logs and pid files of managed servers
-                report.json report.html summary.json
+runs/<name>/recipe.yaml                      as run
+            prompts/ completions/ judgements/  sealed shards, see `records.store`
+            dataset/                         a Hugging Face dataset folder
+            models/<stage>/                  trained models
+            servers/                         logs and pid files of managed servers
+            report.json report.html summary.json
 """
 
 import json
@@ -45,7 +45,9 @@ class Run:
         """
         run = cls.at(recipe, out, store)
         with exclusive(run.folder):
-            text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+            text = yaml.safe_dump(
+                recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110
+            )
             run.write("recipe.yaml", text)
             yield run
 
@@ -62,7 +64,11 @@ class Run:
         return self.folder / "models" / stage
 
     def prompts_stage(self) -> Stage:
-        return Stage(self.store, "prompts", {"prompts": [source.model_dump(mode="json") for source in self.recipe.prompts]})
+        return Stage(
+            self.store,
+            "prompts",
+            {"prompts": [source.model_dump(mode="json") for source in self.recipe.prompts]},
+        )
 
     def completions_stage(self, sampler: Sampler, identity: dict[str, Any] | None = None) -> Stage:
         return Stage(self.store, "completions", self.recipe.asked(sampler, identity))
@@ -125,5 +131,3 @@ def judgements_of(stage: Stage, receipt: Receipt) -> list[list[Judgement]]:
 def judgement_key(completion: Completion) -> str:
     """What a judgement is of: this completion with this text. A sampled text can differ when it is asked anew."""
     return fingerprint(completion.id, completion.text)
-
-

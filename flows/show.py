@@ -22,7 +22,9 @@ def show(run: Run, wanted: str | None) -> dict[str, Any]:
     if wanted is not None:
         found = [prompt for prompt in prompts if prompt.id.startswith(wanted)]
         if len(found) != 1:
-            raise RecipeError(f"{wanted!r} begins the ids of {len(found)} prompts of this recipe; wanted exactly one")
+            raise RecipeError(
+                f"{wanted!r} begins the ids of {len(found)} prompts of this recipe; wanted exactly one"
+            )
     cases = judged_prompts(run, prompts, stored(run))
     if not any(case.candidates for case in cases):
         raise RecipeError(f"{run.folder} holds no answers yet; run `zephyr generate` or `zephyr run` first")
@@ -54,7 +56,8 @@ def show(run: Run, wanted: str | None) -> dict[str, Any]:
         "pairs": pairs.model_dump()
         if isinstance(pairs, Dropped)
         else [
-            {"chosen": p.chosen.id, "rejected": p.rejected.id, "margin": p.margin, "policy": p.policy} for p in pairs
+            {"chosen": p.chosen.id, "rejected": p.rejected.id, "margin": p.margin, "policy": p.policy}
+            for p in pairs
         ],
     }
 
@@ -64,7 +67,9 @@ def stored(run: Run) -> list[Answers]:
     results = []
     for sampler in run.recipe.samplers:
         own = Answers(sampler, run.completions_stage(sampler))
-        own.judge_stages = {m.name: run.judgements_stage(m, own.stage.fingerprint) for m in run.recipe.jury.members}
+        own.judge_stages = {
+            m.name: run.judgements_stage(m, own.stage.fingerprint) for m in run.recipe.jury.members
+        }
         index = 0
         while (receipt := own.stage.receipt(index)) is not None:
             judged = {name: stage.receipt(index) for name, stage in own.judge_stages.items()}
@@ -93,14 +98,24 @@ def show_text(record: dict[str, Any]) -> str:
     if prompt["meta"]:
         lines.append(f"  {prompt['meta']}")
     for completion in record["completions"]:
-        score = "unjudged: " + completion["why"] if completion["score"] is None else f"score {completion['score']:.3f}"
-        lines += ["", f"completion {completion['id']}  by {completion['model']}, {completion['finish_reason']}, {score}"]
+        score = (
+            "unjudged: " + completion["why"]
+            if completion["score"] is None
+            else f"score {completion['score']:.3f}"
+        )
+        lines += [
+            "",
+            f"completion {completion['id']}  by {completion['model']}, {completion['finish_reason']}, {score}",
+        ]
         lines += _quoted(completion["text"])
         for judgement in completion["judgements"]:
             value = judgement["status"] if judgement["score"] is None else f"{judgement['score']:.3f}"
             lines.append(f"  {judgement['judge']}/{judgement['aspect']}: {value}  {judgement['detail']}")
             if judgement["prompt"] is not None:
-                lines += ["    the judge was asked:", *("    " + line for line in _quoted(judgement["prompt"]))]
+                lines += [
+                    "    the judge was asked:",
+                    *("    " + line for line in _quoted(judgement["prompt"])),
+                ]
                 shares = judgement["distribution"] or {}
                 lines.append(
                     f"    and answered {judgement['raw']!r}: "
@@ -112,7 +127,11 @@ def show_text(record: dict[str, Any]) -> str:
         lines += ["", f"no pair: {pairs['reason']}  {pairs['detail']}"]
     else:
         for pair in pairs:
-            lines += ["", f"pair: chosen {pair['chosen']}, rejected {pair['rejected']}, margin {pair['margin']:.3f}, {pair['policy']}"]
+            lines += [
+                "",
+                f"pair: chosen {pair['chosen']}, rejected {pair['rejected']}, "
+                f"margin {pair['margin']:.3f}, {pair['policy']}",
+            ]
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """A dataset in, a model folder out. Training runs in a process of its own, so torch and its memory end with it."""
 
 import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -35,7 +36,9 @@ async def train(run: Run, kind: Kind, facts: Facts) -> dict[str, Any]:
     path = job.out.with_name(f"{kind}.job.json")
     path.write_text(job.model_dump_json(indent=2))
     steps = display().add(f"train {kind}", job.settings.steps(rows(job.train)))
-    await asyncio.to_thread(_run, path, job.partial / "progress.jsonl", job.out.with_name(f"{kind}.log"), steps)
+    await asyncio.to_thread(
+        _run, path, job.partial / "progress.jsonl", job.out.with_name(f"{kind}.log"), steps
+    )
     made = json.loads((job.out / "model.json").read_text())
     facts.content.setdefault("models", {})[kind] = model_facts(job.out)
     facts.save()
@@ -67,7 +70,9 @@ def job_of(run: Run, kind: Kind) -> SFTJob | DPOJob:
     if kind == "dpo" and plan.sft is not None:
         base = run.model_folder("sft")
         if not (base / "model.json").exists():
-            raise RecipeError(f"{base} does not exist; run `zephyr sft` first, or `zephyr run` for everything")
+            raise RecipeError(
+                f"{base} does not exist; run `zephyr sft` first, or `zephyr run` for everything"
+            )
         made = json.loads((base / "model.json").read_text())
         receipt = {"name": f"{recipe.name}-sft", "digest": made["weights"]}
     fields: dict[str, Any] = {
@@ -88,7 +93,11 @@ def job_of(run: Run, kind: Kind) -> SFTJob | DPOJob:
                 f"{plan.base!r} is not one"
             )
         fields["gguf"] = resolve_gguf(name, revision).path
-    return SFTJob(kind="sft", settings=settings, **fields) if kind == "sft" else DPOJob(kind="dpo", settings=settings, **fields)
+    return (
+        SFTJob(kind="sft", settings=settings, **fields)
+        if kind == "sft"
+        else DPOJob(kind="dpo", settings=settings, **fields)
+    )
 
 
 def rows(data: Data) -> int:
@@ -111,19 +120,29 @@ def _run(job: Path, progress: Path, log: Path, step: Callable[..., None]) -> Non
         RecipeError: the trainer refused the settings or the data.
         TrainingFailed: it ended otherwise.
     """
-    command = [sys.executable, guard.__file__, str(os.getpid()), "15", sys.executable, "-m", "trainers.run", str(job)]
+    command = [
+        sys.executable,
+        guard.__file__,
+        str(os.getpid()),
+        "15",
+        sys.executable,
+        "-m",
+        "trainers.run",
+        str(job),
+    ]
     done = 0
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
         try:
             while process.poll() is None:
-                try:
+                with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(0.5)
-                except subprocess.TimeoutExpired:
-                    pass
                 for line in _lines(progress):
                     if line.get("step", 0) > done:
-                        step(line["step"] - done, note=f"loss {line['loss']:.3f}" if line.get("loss") is not None else "")
+                        step(
+                            line["step"] - done,
+                            note=f"loss {line['loss']:.3f}" if line.get("loss") is not None else "",
+                        )
                         done = line["step"]
         finally:
             if process.poll() is None:

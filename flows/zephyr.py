@@ -11,6 +11,7 @@ from flows.facts import Facts
 from flows.plan import plan_text
 from flows.preferences import build_preferences
 from flows.recipe import Recipe
+from flows.report import draw
 from flows.run import Run
 from flows.train import train_dpo, train_sft
 
@@ -28,5 +29,6 @@ async def zephyr(recipe: Recipe, out: Path | None = None, store: str | None = No
         if recipe.evaluation:
             await evaluate(recipe, out, store)
         facts = Facts.of(run)
+        facts.put("report", str(draw(run)))
         await publish_summary(facts)
         return facts.content

@@ -1,8 +1,8 @@
 """Several judges of each completion, combined into one score from 0 to 1.
 
 Members are asked and stored one by one, so adding a member costs that member's calls, and changing a weight costs none:
-`combine` is a pure function of stored judgements. PoLL (arXiv 2404.18796) takes the mean over jurors' ratings; here each
-member's score is first moved to 0..1 on its own scale, and members may weigh differently.
+`combine` is a pure function of stored judgements. PoLL (arXiv 2404.18796) takes the mean over jurors' ratings; here
+each member's score is first moved to 0..1 on its own scale, and members may weigh differently.
 """
 
 import math
@@ -24,9 +24,9 @@ class Jury(Strict):
 
     kind: Literal["jury"] = "jury"
     members: tuple[Member, ...] = Field(min_length=1)
-    weights: dict[str, float] = {}
+    weights: dict[str, float] = Field(default_factory=dict)
     """Member's name -> weight above 0; 1 where none is given."""
-    quorum: int | None = Field(None, ge=1)
+    quorum: int | None = Field(default=None, ge=1)
     """Members that must have a score, those that do not apply set aside; None asks for all of them."""
 
     @model_validator(mode="after")
@@ -36,7 +36,9 @@ class Jury(Strict):
             raise ValueError(f"members {names}: two have the same name; give each a `name`")
         for name, weight in self.weights.items():
             if name not in names or weight <= 0:
-                raise ValueError(f"weights: {name!r}: {weight} must be above 0 for one of the members {names}")
+                raise ValueError(
+                    f"weights: {name!r}: {weight} must be above 0 for one of the members {names}"
+                )
         if self.quorum is not None and self.quorum > len(names):
             raise ValueError(f"quorum={self.quorum} is more than the {len(names)} members")
         return self

@@ -1,8 +1,7 @@
 """Rate one completion on one aspect with one token, 1 to 5: the mean of the token's distribution.
 
 No order to be biased by, no text to parse, one call per completion and aspect. The score is the expectation over the
-labels' probabilities (G-Eval, arXiv 2303.16634, equation 1, with the model's own log-probabilities in place of samples),
-which ties far less often than the likeliest label (arXiv 2503.03064). Where an endpoint gives no log-probabilities, the
+labels' probabilities (G-Eval, arXiv 2303.16634, equation 1, the model's own log-probabilities in place of samples), which ties far less often than the likeliest label (arXiv 2503.03064). Where an endpoint gives no log-probabilities, the
 distribution is counted from `samples` answers at temperature 1.
 
 The question about the aspect comes last and everything before the completion is the same for all completions of a
@@ -33,23 +32,26 @@ class Rating(Strict):
     name: str = "rating"
     model: str
     """The judge model: a name from the recipe's `models`."""
-    aspects: tuple[str, ...] = Field(("quality",), min_length=1)
+    aspects: tuple[str, ...] = Field(default=("quality",), min_length=1)
     """Files of prompts/aspects; one call each."""
     prompt: str = "judges/rating"
     """The judge's prompt file."""
     prefix: str = ""
-    """How the judge model's answer begins, for small models that would not begin with a digit ("Grade: "). Needs vLLM or
-    llama.cpp."""
-    min_mass: float = Field(0.5, gt=0, le=1)
+    """How the judge model's answer begins, for small models that would not begin with a digit: "Grade: ".
+    Needs vLLM or llama.cpp."""
+    min_mass: float = Field(default=0.5, gt=0, le=1)
     """Least probability the labels must have together; below it the model was not rating: `off_scale`."""
-    samples: int = Field(0, ge=0, le=64)
+    samples: int = Field(default=0, ge=0, le=64)
     """0 reads log-probabilities; above 0 that many answers are drawn instead, for endpoints without them."""
-    top_logprobs: int = Field(20, ge=5, le=100)
+    top_logprobs: int = Field(default=20, ge=5, le=100)
     """Alternatives asked for. vLLM and OpenAI allow 20."""
 
     def asked(self) -> dict[str, object]:
         """Everything that decides this judge's answers, the texts included: part of the fingerprint."""
-        texts = [load_prompt(self.prompt).text, *(load_prompt(f"aspects/{aspect}").text for aspect in self.aspects)]
+        texts = [
+            load_prompt(self.prompt).text,
+            *(load_prompt(f"aspects/{aspect}").text for aspect in self.aspects),
+        ]
         return self.model_dump(mode="json", exclude={"model"}) | {"texts": texts}
 
     def build(self, chat: Chat | None) -> "Rater":
@@ -62,7 +64,9 @@ class Rater:
     def __init__(self, settings: Rating, chat: Chat | None) -> None:
         self.settings, self.chat = settings, chat
         self.template = load_prompt(settings.prompt)
-        self.questions = {aspect: load_prompt(f"aspects/{aspect}").text.strip() for aspect in settings.aspects}
+        self.questions = {
+            aspect: load_prompt(f"aspects/{aspect}").text.strip() for aspect in settings.aspects
+        }
 
     async def __call__(self, prompt: Prompt, completions: Sequence[Completion]) -> list[list[Verdict]]:
         return [
@@ -73,7 +77,9 @@ class Rater:
     def messages(self, prompt: Prompt, completion: Completion, aspect: str) -> tuple[dict[str, str], ...]:
         """The judge's exact prompt."""
         turns = [message for message in prompt.messages if message.role != "system"]
-        instruction = turns[0].content if len(turns) == 1 else "\n\n".join(f"{m.role}: {m.content}" for m in turns)
+        instruction = (
+            turns[0].content if len(turns) == 1 else "\n\n".join(f"{m.role}: {m.content}" for m in turns)
+        )
         markers = self.template.markers
         text = self.template.fill(
             instruction=neutralise(instruction, markers),
@@ -94,14 +100,20 @@ class Rater:
         if drawn:
             request = replace(request, temperature=1.0, n=drawn, choices=LABELS, top_logprobs=0, max_tokens=4)
         reply = await self.chat(request)
-        verdict = from_samples(reply, aspect) if drawn else from_logprobs(reply.choices[0], aspect, self.settings.min_mass)
+        verdict = (
+            from_samples(reply, aspect)
+            if drawn
+            else from_logprobs(reply.choices[0], aspect, self.settings.min_mass)
+        )
         return replace(verdict, usage=reply.usage)
 
 
 def from_logprobs(choice: Choice, aspect: str, min_mass: float) -> Verdict:
     """The verdict in the first token's distribution. Spellings of a label (`4`, ` 4`) are added up."""
     if choice.refusal or choice.finish_reason == "content_filter":
-        return Verdict(aspect, "refused", LOW, HIGH, raw=choice.text, detail=choice.refusal or "content filter")
+        return Verdict(
+            aspect, "refused", LOW, HIGH, raw=choice.text, detail=choice.refusal or "content filter"
+        )
     if not choice.tokens or not choice.tokens[0].alternatives:
         detail = "the endpoint returned no log-probabilities; set `samples` on this judge"
         return Verdict(aspect, "parse_error", LOW, HIGH, raw=choice.text, detail=detail)
@@ -121,7 +133,9 @@ def from_samples(reply: Reply, aspect: str) -> Verdict:
     refused = sum(1 for choice in reply.choices if choice.refusal)
     raw = " | ".join(choice.text.strip() for choice in reply.choices)
     if refused * 2 > len(reply.choices):
-        return Verdict(aspect, "refused", LOW, HIGH, raw=raw, detail=f"{refused} of {len(reply.choices)} refused")
+        return Verdict(
+            aspect, "refused", LOW, HIGH, raw=raw, detail=f"{refused} of {len(reply.choices)} refused"
+        )
     return _expected(weights, aspect, raw, min_mass=0.5)
 
 

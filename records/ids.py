@@ -17,7 +17,9 @@ def canonical(value: Any) -> str:
     Raises:
         TypeError: a value that JSON cannot hold; it would otherwise depend on how Python prints it.
     """
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        _plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def _plain(value: Any) -> Any:

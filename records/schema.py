@@ -2,7 +2,7 @@
 
 A row as it grows (shortened):
 
-    Prompt(id="9b3f…", messages=[user: "Explain tea in at most 25 words."], source="quickstart", meta={"constraints": […]})
+    Prompt(id="9b3f…", messages=[user: "Explain tea in 25 words."], source="quickstart", meta={"constraints": […]})
     Completion(id="51c0…", prompt_id="9b3f…", model="warm", sample=0, text="Tea is …", finish_reason="stop", …)
     Judgement(id="e07a…", completion_id="51c0…", judge="rating", aspect="quality", status="ok", score=3.42, …)
     Pair(prompt=…, chosen=…, rejected=…, score_chosen=4.1, score_rejected=2.0, margin=2.1, policy="best_vs_worst")
@@ -30,7 +30,7 @@ class Prompt(Strict):
     messages: tuple[Message, ...] = Field(min_length=1)
     source: str
     """Where it came from: a dataset's name or a file's stem."""
-    meta: dict[str, Any] = {}
+    meta: dict[str, Any] = Field(default_factory=dict)
     """What the source knows besides: `constraints`, `reference`, `split`, `kind`."""
 
     @model_validator(mode="after")

@@ -5,9 +5,9 @@
                                      00017.parquet    sealed: row i belongs to key i
                                      00017.json       its receipt
 
-A killed run loses what was not yet answered and nothing else: lines are written when the answer comes and forced to the
-disk about once a second, and a torn last line is dropped. Opening a shard first takes over every answer with the same key
-that the folder holds, whatever shard it was asked for, so a changed prompt list asks only what is new.
+A killed run loses what was not yet answered and nothing else: lines are written when the answer comes and forced to
+the disk about once a second, and a torn last line is dropped. Opening a shard first takes over every answer with the
+same key that the folder holds, whatever shard it was asked for, so a changed prompt list asks only what is new.
 
 `root` is a path or any fsspec address. Journals always stay on a local disk.
 """
@@ -113,7 +113,9 @@ def exclusive(folder: Path) -> Iterator[None]:
 class Stage:
     """The answers to one thing that was asked: one folder per (stage, fingerprint)."""
 
-    def __init__(self, root: str | Path, stage: str, asked: dict[str, Any], journals: Path | None = None) -> None:
+    def __init__(
+        self, root: str | Path, stage: str, asked: dict[str, Any], journals: Path | None = None
+    ) -> None:
         """`asked`: everything that decides the answers; its fingerprint names the folder."""
         self.stage, self.asked, self.fingerprint = stage, asked, fingerprint(stage, asked)
         self._schema = schema_of(stage)
@@ -124,7 +126,9 @@ class Stage:
             self.journals = Path(self.folder)
         else:
             cache = Path(os.environ.get("ZEPHYR_CACHE", Path.home() / ".cache/zephyr"))
-            self.journals = (journals or cache / "journals" / fingerprint(str(root))) / stage / self.fingerprint
+            self.journals = (
+                (journals or cache / "journals" / fingerprint(str(root))) / stage / self.fingerprint
+            )
         self._held: dict[str, Row] | None = None
         try:
             self.journals.mkdir(parents=True, exist_ok=True)
@@ -137,7 +141,9 @@ class Stage:
     def open(self, index: int, keys: Sequence[str]) -> "Shard":
         """The shard with these keys, holding every answer the folder already has for them."""
         if len(set(keys)) != len(keys):
-            raise StoreError(f"{self.stage} shard {index}: the same key twice; duplicates must be dropped before")
+            raise StoreError(
+                f"{self.stage} shard {index}: the same key twice; duplicates must be dropped before"
+            )
         return Shard(self, index, tuple(keys))
 
     def sealed(self, index: int, keys: Sequence[str]) -> Receipt | None:
@@ -292,7 +298,8 @@ class Shard:
             raise StoreError(f"{self.path}: {len(self.missing)} of {len(self.keys)} rows have no answer yet")
         rows = [self._rows[key] for key in self.keys]
         table = pa.Table.from_pylist(
-            [{"key": r.key, "answers": r.answers, "dropped": r.dropped} for r in rows], schema=self.stage._schema
+            [{"key": r.key, "answers": r.answers, "dropped": r.dropped} for r in rows],
+            schema=self.stage._schema,
         )
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
@@ -330,7 +337,10 @@ class Shard:
         own = set(self.keys)
         foreign = [row for row in replay(self.path) if row.final and row.key not in own]
         if foreign:
-            lines = b"".join(orjson.dumps({"key": r.key, "answers": r.answers, "dropped": r.dropped}) + b"\n" for r in foreign)
+            lines = b"".join(
+                orjson.dumps({"key": r.key, "answers": r.answers, "dropped": r.dropped}) + b"\n"
+                for r in foreign
+            )
             kept = self.path.with_name(f"kept-{hashlib.sha256(lines).hexdigest()[:8]}.jsonl")
             kept.write_bytes(lines)
         self.path.unlink()

@@ -78,7 +78,9 @@ def _begun(request: Request, dialect: Dialect) -> list[dict[str, str]]:
     if not request.prefix:
         return []
     if dialect == "openai":
-        raise RequestFailed("rejected_request", f"a server of the plain protocol cannot go on from {request.prefix!r}")
+        raise RequestFailed(
+            "rejected_request", f"a server of the plain protocol cannot go on from {request.prefix!r}"
+        )
     return [{"role": "assistant", "content": request.prefix}]
 
 
@@ -118,7 +120,8 @@ def _choice(choice: dict[str, Any]) -> Choice:
         finish_reason=choice.get("finish_reason") or "stop",
         refusal=message.get("refusal"),
         tokens=tuple(
-            Token(t["token"], {a["token"]: a["logprob"] for a in reversed(t.get("top_logprobs") or ())}) for t in tokens
+            Token(t["token"], {a["token"]: a["logprob"] for a in reversed(t.get("top_logprobs") or ())})
+            for t in tokens
         ),
     )
 
@@ -136,7 +139,10 @@ def refusal_of(status: int, body: str, retry_after: str | None, address: str) ->
         return WrongModel(f"{address} refused the key ({status}): {said}")
     if status == 404:
         return WrongModel(f"{address} has no such route or model (404): {said}")
-    too_long = any(sign in said.lower() for sign in ("context length", "context size", "exceed_context", "context window"))
+    too_long = any(
+        sign in said.lower()
+        for sign in ("context length", "context size", "exceed_context", "context window")
+    )
     return RequestFailed("too_long" if too_long else "rejected_request", f"{status}: {said}")
 
 
@@ -168,7 +174,10 @@ class PlainTransport:
                 text = await response.read()
                 if response.status != 200:
                     raise refusal_of(
-                        response.status, text.decode(errors="replace"), response.headers.get("retry-after"), self.base_url
+                        response.status,
+                        text.decode(errors="replace"),
+                        response.headers.get("retry-after"),
+                        self.base_url,
                     )
         except TimeoutError as error:
             raise Retry("timeout") from error
@@ -195,7 +204,9 @@ class OpenAITransport:
         import openai
 
         self._openai, self.model, self.base_url = openai, model, base_url
-        self._client = openai.AsyncOpenAI(base_url=base_url, api_key=key or "none", timeout=timeout, max_retries=0)
+        self._client = openai.AsyncOpenAI(
+            base_url=base_url, api_key=key or "none", timeout=timeout, max_retries=0
+        )
 
     async def ask(self, request: Request) -> Reply:
         try:
@@ -205,7 +216,9 @@ class OpenAITransport:
             )
         except self._openai.APIStatusError as error:
             answer = error.response
-            raise refusal_of(answer.status_code, answer.text, answer.headers.get("retry-after"), self.base_url) from error
+            raise refusal_of(
+                answer.status_code, answer.text, answer.headers.get("retry-after"), self.base_url
+            ) from error
         except self._openai.APITimeoutError as error:
             raise Retry("timeout") from error
         except self._openai.APIConnectionError as error:

@@ -184,7 +184,9 @@ class Lane:
         now = time.monotonic()
         if now >= self._closed_until:  # one lesson per pause, not one per request that was under way
             self.gate.limit = max(1.0, self.gate.limit * 0.7)
-        self._closed_until = max(self._closed_until, now + min(why.after if why.after is not None else 1.0, 120.0))
+        self._closed_until = max(
+            self._closed_until, now + min(why.after if why.after is not None else 1.0, 120.0)
+        )
 
     def _speed_up(self) -> None:
         self._streak += 1

@@ -78,7 +78,9 @@ class Managed:
             now = time.monotonic()
             self._restarts = [at for at in self._restarts if now - at < WITHIN] + [now]
             if len(self._restarts) > RESTARTS:
-                raise ServingError(f"{self.name} died {len(self._restarts)} times within {WITHIN:.0f} s; see its log")
+                raise ServingError(
+                    f"{self.name} died {len(self._restarts)} times within {WITHIN:.0f} s; see its log"
+                )
             self._say(f"{self.name} died; starting it again ({len(self._restarts)} of {RESTARTS})")
             await self._server.stop()
             self._server = None
@@ -131,7 +133,9 @@ async def open_models(
         await asyncio.gather(*(server.stop() for server in managed.values()))
 
 
-def _builder(name: str, model: LlamaCpp | Vllm, folder: Path, adapters: dict[str, Path]) -> Callable[[], Server]:
+def _builder(
+    name: str, model: LlamaCpp | Vllm, folder: Path, adapters: dict[str, Path]
+) -> Callable[[], Server]:
     """Resolving weights may take minutes, so it waits until somebody asks."""
 
     def build() -> Server:
@@ -174,7 +178,9 @@ async def _check_endpoints(models: dict[str, Model]) -> None:
                         break
                 except (aiohttp.ClientError, OSError, TimeoutError) as error:
                     if pause is None:
-                        raise WrongModel(f"models.{name}.base_url: cannot reach {model.base_url}: {error}") from error
+                        raise WrongModel(
+                            f"models.{name}.base_url: cannot reach {model.base_url}: {error}"
+                        ) from error
                     await asyncio.sleep(pause)
 
 
@@ -184,7 +190,9 @@ def _lane(name: str, model: Model, managed: dict[str, Managed], checked: Once) -
         if model.key_env is not None:
             key = os.environ.get(model.key_env)
             if not key:
-                raise WrongModel(f"models.{name}.key_env: the environment variable {model.key_env} is not set")
+                raise WrongModel(
+                    f"models.{name}.key_env: the environment variable {model.key_env} is not set"
+                )
         endpoint = model
 
         async def connect_endpoint() -> Transport:
@@ -205,7 +213,9 @@ def _lane(name: str, model: Model, managed: dict[str, Managed], checked: Once) -
 
     async def connect_managed() -> Transport:
         await checked()
-        return PlainTransport(await owner.url(), name, _dialect(model), None, model.timeout, model.max_in_flight)
+        return PlainTransport(
+            await owner.url(), name, _dialect(model), None, model.timeout, model.max_in_flight
+        )
 
     lane = Lane(name, connect_managed, model.max_in_flight, recover=owner.recover)
     owner.lanes.append(lane)

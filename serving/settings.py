@@ -21,15 +21,15 @@ class Sampler(Strict):
     """Stands for the sampler in the dataset, the card and the report."""
     model: str
     """A name from the recipe's `models`."""
-    temperature: float = Field(1.0, ge=0, le=5)
+    temperature: float = Field(default=1.0, ge=0, le=5)
     """UltraFeedback: 1.0 (src/comparison_data_generation/main.py)."""
-    top_p: float = Field(1.0, gt=0, le=1)
+    top_p: float = Field(default=1.0, gt=0, le=1)
     """UltraFeedback: 1.0."""
-    max_tokens: int = Field(1024, ge=1)
+    max_tokens: int = Field(default=1024, ge=1)
     """Longest answer, in tokens. UltraFeedback: 1024."""
-    n: int = Field(1, ge=1, le=256)
+    n: int = Field(default=1, ge=1, le=256)
     """Answers per prompt, from one request."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Each request's seed is drawn from this and the prompt's id."""
     principle: str | dict[str, float] | None = None
     """System prompt: a file of prompts/principles, or several with their odds, drawn by prompt id."""
@@ -43,9 +43,9 @@ class Serving(Strict):
     """A folder, a file, a Hugging Face id, or the name the endpoint knows the model by."""
     revision: str | None = None
     """Commit of the Hugging Face repository; None takes the newest and records it."""
-    max_in_flight: int = Field(64, ge=1)
+    max_in_flight: int = Field(default=64, ge=1)
     """Requests at the model at one time, at most."""
-    timeout: float = Field(600, gt=0)
+    timeout: float = Field(default=600, gt=0)
     """Seconds for one request, all its tokens included."""
 
     @property
@@ -58,14 +58,14 @@ class LlamaCpp(Serving):
     """The embedded server: llama.cpp in a process of its own, GGUF weights, any CPU."""
 
     kind: Literal["llamacpp"] = "llamacpp"
-    max_in_flight: int = Field(16, ge=1)
-    slots: int = Field(8, ge=1)
+    max_in_flight: int = Field(default=16, ge=1)
+    slots: int = Field(default=8, ge=1)
     """Sequences decoded together."""
-    context: int = Field(1024, ge=64)
+    context: int = Field(default=1024, ge=64)
     """Tokens of prompt and answer for one sequence."""
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """More threads than free cores is many times slower, not faster."""
-    start_timeout: float = Field(120, gt=0)
+    start_timeout: float = Field(default=120, gt=0)
     """Seconds until the server must answer."""
 
 
@@ -73,15 +73,15 @@ class Vllm(Serving):
     """A vLLM server this project starts, watches and stops. Loopback only, prefix caching on."""
 
     kind: Literal["vllm"] = "vllm"
-    max_in_flight: int = Field(256, ge=1)
+    max_in_flight: int = Field(default=256, ge=1)
     python: str | None = None
     """Interpreter of vLLM's own environment; else $ZEPHYR_VLLM_PYTHON, else `vllm` on PATH."""
-    args: dict[str, str | int | float | bool] = {}
+    args: dict[str, str | int | float | bool] = Field(default_factory=dict)
     """Further flags of `vllm serve`: {max-model-len: 4096, enforce-eager: true}; false writes --no-…."""
-    env: dict[str, str] = {}
+    env: dict[str, str] = Field(default_factory=dict)
     """Environment of the server, above this process's own."""
     dtype: str = "auto"
-    start_timeout: float = Field(1200, gt=0)
+    start_timeout: float = Field(default=1200, gt=0)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -108,12 +108,12 @@ class Endpoint(Serving):
     """`plain`: aiohttp, cheapest. `openai`: the OpenAI client, for hosted providers."""
     dialect: Literal["vllm", "openai"] = "openai"
     """`vllm` where it is one: restricted answers and answers with a given beginning are then asked for in its words."""
-    requests_per_minute: float | None = Field(None, gt=0)
-    tokens_per_minute: float | None = Field(None, gt=0)
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    tokens_per_minute: float | None = Field(default=None, gt=0)
     """Prompt tokens and max_tokens together, counted before asking."""
-    price_in: float = Field(0, ge=0)
+    price_in: float = Field(default=0, ge=0)
     """Per million prompt tokens."""
-    price_out: float = Field(0, ge=0)
+    price_out: float = Field(default=0, ge=0)
     """Per million answer tokens."""
     logprobs: bool = True
     """Whether it gives token log-probabilities; without them a rating is sampled."""

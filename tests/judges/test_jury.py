@@ -12,11 +12,22 @@ from records.schema import Judgement
 JURY = Jury(members=(Rules(), Rating(model="j")), weights={"rules": 3})
 
 
-def judgement(judge: str, score: float | None, status: Any = "ok", low: float = 0, high: float = 1, **more: Any) -> Judgement:
+def judgement(
+    judge: str, score: float | None, status: Any = "ok", low: float = 0, high: float = 1, **more: Any
+) -> Judgement:
     return Judgement(
-        id=judge, prompt_id="p", completion_id="c", judge=judge, aspect=more.pop("aspect", "a"), status=status, score=score,
-        low=low, high=high, fingerprint="f", **more,
-    )  # fmt: skip
+        id=judge,
+        prompt_id="p",
+        completion_id="c",
+        judge=judge,
+        aspect=more.pop("aspect", "a"),
+        status=status,
+        score=score,
+        low=low,
+        high=high,
+        fingerprint="f",
+        **more,
+    )
 
 
 def test_scales_are_moved_to_the_unit_before_they_are_weighed():
@@ -40,15 +51,22 @@ def test_with_a_quorum_the_others_decide():
 
 
 def test_a_member_that_does_not_apply_is_set_aside():
-    score = combine([judgement("rules", None, "not_applicable"), judgement("rating", 5.0, low=1, high=5)], JURY)
+    score = combine(
+        [judgement("rules", None, "not_applicable"), judgement("rating", 5.0, low=1, high=5)], JURY
+    )
     assert score.value == 1.0
 
 
 def test_aspects_are_averaged_and_one_failed_aspect_is_no_score():
-    both = [judgement("rating", s, low=1, high=5, aspect=a) for s, a in ((5.0, "helpfulness"), (3.0, "honesty"))]
+    both = [
+        judgement("rating", s, low=1, high=5, aspect=a) for s, a in ((5.0, "helpfulness"), (3.0, "honesty"))
+    ]
     jury = Jury(members=(Rating(model="j", aspects=("helpfulness", "honesty")),))
     assert combine(both, jury).value == pytest.approx(0.75)
-    assert combine([both[0], judgement("rating", None, "parse_error", 1, 5, aspect="honesty")], jury).value is None
+    assert (
+        combine([both[0], judgement("rating", None, "parse_error", 1, 5, aspect="honesty")], jury).value
+        is None
+    )
 
 
 def test_the_judges_noise_is_carried_to_the_score():

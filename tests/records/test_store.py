@@ -162,7 +162,11 @@ def test_an_unfinished_shard_cannot_be_sealed(tmp_path: Path):
 
 def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path):
     with exclusive(tmp_path):
-        code = f"import sys; sys.path.insert(0, '.')\nfrom records.store import exclusive\nfrom pathlib import Path\nwith exclusive(Path({str(tmp_path)!r})): pass"
+        code = (
+            "import sys; sys.path.insert(0, '.')\n"
+            "from records.store import exclusive\nfrom pathlib import Path\n"
+            f"with exclusive(Path({str(tmp_path)!r})): pass"
+        )
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert f"in use by process {os.getpid()}" in result.stderr
     with exclusive(tmp_path):

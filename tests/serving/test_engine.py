@@ -33,14 +33,20 @@ async def test_every_sampling_field_is_sent_and_the_answer_comes_back(client: st
     assert reply.choices[0].text == "hi there"
     assert reply.choices[0].tokens[0].alternatives == {"hi": -0.1, "ho": -2.0}
     assert reply.usage.completion_tokens == 2
-    assert {"temperature": 0.5, "top_p": 0.9, "n": 1, "seed": 3, "max_completion_tokens": 8} == {
-        k: fake.asked[0][k] for k in ("temperature", "top_p", "n", "seed", "max_completion_tokens")
-    }
+    sent = {"temperature": 0.5, "top_p": 0.9, "n": 1, "seed": 3, "max_completion_tokens": 8}
+    assert {name: fake.asked[0][name] for name in sent} == sent
 
 
 @pytest.mark.parametrize("client", ["plain", "openai"])
 @pytest.mark.parametrize(
-    "fault", [Fault(500), Fault(503), Fault(429, headers={"retry-after": "0"}), Fault(close=True), Fault(200, '{"choi')]
+    "fault",
+    [
+        Fault(500),
+        Fault(503),
+        Fault(429, headers={"retry-after": "0"}),
+        Fault(close=True),
+        Fault(200, '{"choi'),
+    ],
 )
 async def test_a_passing_fault_is_asked_again(client: str, fault: Fault):
     calls = []
@@ -53,7 +59,9 @@ async def test_a_passing_fault_is_asked_again(client: str, fault: Fault):
 
 async def test_an_aborted_answer_is_not_an_answer():
     calls = []
-    with fake_model(lambda b: Answer("cut", "abort") if calls.append(1) or len(calls) < 2 else "whole") as fake:
+    with fake_model(
+        lambda b: Answer("cut", "abort") if calls.append(1) or len(calls) < 2 else "whole"
+    ) as fake:
         lane = lane_to(fake)
         assert (await lane.ask(ASK)).choices[0].text == "whole"
         await lane.close()
@@ -74,7 +82,10 @@ async def test_after_the_last_try_the_row_is_dropped_as_a_transport_error():
     ("body", "reason"),
     [
         ('{"error":{"message":"maximum context length is 4096 tokens"}}', "too_long"),
-        ('{"error":{"type":"exceed_context_size_error","message":"request exceeds the available context size"}}', "too_long"),
+        (
+            '{"error":{"type":"exceed_context_size_error","message":"request exceeds the available context size"}}',
+            "too_long",
+        ),
         ('{"error":{"message":"unsupported role"}}', "rejected_request"),
     ],
 )
@@ -120,7 +131,9 @@ async def test_a_slow_server_is_never_asked_more_than_the_limit_at_once():
 
 async def test_an_overloaded_server_lowers_the_limit_and_answers_raise_it_again():
     calls = []
-    with fake_model(lambda _: Fault(429, headers={"retry-after": "0"}) if calls.append(1) or len(calls) == 1 else "ok") as fake:
+    with fake_model(
+        lambda _: Fault(429, headers={"retry-after": "0"}) if calls.append(1) or len(calls) == 1 else "ok"
+    ) as fake:
         lane = lane_to(fake, limit=10)
         await lane.ask(ASK)
         assert lane.gate.limit == pytest.approx(7)

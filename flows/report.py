@@ -1,0 +1,178 @@
+"""The report of a run, from what lies in its folder. Asks no model; can be drawn again at any time."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from flows.dataset import Judged, judged_prompts
+from flows.facts import Facts
+from flows.plan import plan_text
+from flows.preferences import gather_prompts
+from flows.recipe import RecipeError, load_recipe
+from flows.run import Run
+from flows.show import stored
+from pairs.policies import pair_all
+from records.schema import Completion, Pair
+from reports.data import (
+    Answer,
+    BeforeAfter,
+    EvaluationRow,
+    ExamplePair,
+    Interval,
+    LengthPoint,
+    ReportData,
+    Step,
+    Training,
+    UsageRow,
+    Verdict,
+)
+from reports.page import write_report
+
+SHOWN = 6
+"""Examples of pairs and of answers before and after."""
+POINTS = 2000
+"""Completions in the scatter of scores against length, at most."""
+
+
+def write(folder: Path) -> Path:
+    """Draw the report of the run in `folder` again.
+
+    Raises:
+        RecipeError: there is no run in it.
+    """
+    if not (folder / "recipe.yaml").exists():
+        raise RecipeError(
+            f"{folder} holds no run: no recipe.yaml is in it; wanted a folder such as runs/quickstart"
+        )
+    recipe = load_recipe(folder / "recipe.yaml")
+    return draw(Run(recipe, folder, str(folder)))
+
+
+def draw(run: Run) -> Path:
+    """Fill `report.json` and draw `report.html`."""
+    content = Facts.of(run).content
+    prompts, _ = gather_prompts(run)
+    cases = judged_prompts(run, prompts, stored(run))
+    pairs = pair_all(((case.prompt, case.candidates) for case in cases), run.recipe.pairs).pairs
+    _data(run, content, cases, pairs).save(run.folder)
+    return write_report(run.folder)
+
+
+def _data(run: Run, content: dict[str, Any], cases: list[Judged], pairs: list[Pair]) -> ReportData:
+    preflight, dataset = content.get("preflight", {}), content.get("dataset", {})
+    scored = [c for case in cases for c in case.candidates if c.score is not None]
+    scores: dict[str, list[float]] = {sampler.name: [] for sampler in run.recipe.samplers}
+    for each in scored:
+        scores[each.completion.model].append(each.score or 0.0)
+    step = max(1, len(scored) // POINTS)
+    verdicts = {id: judged for case in cases for id, judged in case.judgements.items()}
+    values = {c.completion.id: c.score for case in cases for c in case.candidates}
+
+    def answer(completion: Completion) -> Answer:
+        return Answer(
+            model=completion.model,
+            text=completion.text,
+            score=values.get(completion.id),
+            verdicts=tuple(
+                Verdict(judge=j.judge, aspect=j.aspect, status=j.status, score=j.score, detail=j.detail)
+                for j in verdicts.get(completion.id, ())
+            ),
+        )
+
+    widest = sorted(pairs, key=lambda pair: (-pair.margin, pair.prompt.id))
+    return ReportData(
+        title=run.recipe.name,
+        recipe=run.recipe.name,
+        plan=plan_text(run),
+        headline=_headline(content),
+        messages=tuple(preflight.get("warnings", ())),
+        funnel=tuple(Step(**step) for step in dataset.get("funnel", ())),
+        scores={name: tuple(own) for name, own in scores.items()},
+        win_rates={name: Interval(**rate) for name, rate in preflight.get("win_rates", {}).items()},
+        lengths=tuple(
+            LengthPoint(model=c.completion.model, length=len(c.completion.text), score=c.score or 0.0)
+            for c in scored[::step]
+        ),
+        margins=tuple(pair.margin for pair in pairs),
+        judgements=preflight.get("judgements", {}),
+        training=tuple(
+            Training.from_log(stage, history)
+            for stage in ("sft", "dpo")
+            if (history := _history(run.model_folder(stage))) is not None
+        ),
+        evaluation=_evaluation(content.get("evaluation", {})),
+        before_after=_before_after(run),
+        pairs=tuple(
+            ExamplePair(prompt=p.prompt.text, chosen=answer(p.chosen), rejected=answer(p.rejected))
+            for p in widest[:SHOWN]
+        ),
+        usage=tuple(
+            UsageRow(
+                stage=name,
+                requests=stage["requests"],
+                prompt_tokens=stage["prompt_tokens"],
+                cached_tokens=stage["cached_tokens"],
+                completion_tokens=stage["completion_tokens"],
+            )
+            for name, stage in content.get("stages", {}).items()
+        )
+        + tuple(
+            UsageRow(stage=name, seconds=seconds) for name, seconds in content.get("seconds", {}).items()
+        ),
+        versions=content["versions"],
+        dataset_digest=dataset.get("digest", ""),
+    )
+
+
+def _headline(content: dict[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if dataset := content.get("dataset"):
+        found["pairs to train on"] = f"{dataset['pairs'].get('train', 0):,}"
+    evaluation = content.get("evaluation")
+    if evaluation and len(evaluation["models"]) > 1:
+        last = list(evaluation["models"])[-1]
+        base, trained = evaluation["models"]["base"], evaluation["models"][last]
+        if base["kept"] and trained["kept"]:
+            found["constraints kept, before"] = f"{base['kept']['value']:.0%}"
+            found[f"constraints kept, after {last}"] = f"{trained['kept']['value']:.0%}"
+        found[f"wins of {last} against base"] = f"{evaluation['against_base'][last]['win_rate']['value']:.0%}"
+    return found
+
+
+def _history(folder: Path) -> list[dict[str, Any]] | None:
+    path = folder / "metrics.json"
+    return json.loads(path.read_text()).get("history", []) if path.exists() else None
+
+
+def _evaluation(evaluation: dict[str, Any]) -> tuple[EvaluationRow, ...]:
+    rows = []
+    for name, model in evaluation.get("models", {}).items():
+        for metric, key in (("judge's score, 0 to 1", "score"), ("constraints kept", "kept")):
+            if model.get(key):
+                rows.append(EvaluationRow(model=name, metric=metric, **model[key]))
+        rows.append(
+            EvaluationRow(
+                model=name, metric="words per answer", value=model["mean_words"], n=model["answers"]
+            )
+        )
+    for name, other in evaluation.get("against_base", {}).items():
+        metrics = {"gain in constraints kept": "kept_gain", "gain in score": "gain", "win rate": "win_rate"}
+        for metric, key in metrics.items():
+            if other.get(key):
+                rows.append(EvaluationRow(model=f"{name} against base", metric=metric, **other[key]))
+    return tuple(rows)
+
+
+def _before_after(run: Run) -> tuple[BeforeAfter, ...]:
+    """The first held-out prompts, not the best ones."""
+    path = run.folder / "evaluation.json"
+    if not path.exists():
+        return ()
+    found = []
+    for example in json.loads(path.read_text()):
+        names = list(example["answers"])
+        if len(names) < 2 or names[0] != "base":
+            continue
+        before, after = (Answer(model=name, **example["answers"][name]) for name in (names[0], names[-1]))
+        found.append(BeforeAfter(prompt=example["prompt"], before=before, after=after))
+    return tuple(found[:SHOWN])
