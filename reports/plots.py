@@ -69,7 +69,7 @@ def win_rates_figure(rates: Mapping[str, Interval]) -> Markup:
 
 
 def lengths_figure(points: Sequence[LengthPoint], order: Sequence[str]) -> Markup:
-    """Score over length, a dot per completion. `order` of the models gives their colours, as for the scores."""
+    """Score over length, a dot per completion. `order` gives the models their colours, as in the scores."""
     found = {point.model for point in points}
     names = [*(name for name in order if name in found), *sorted(found - set(order))]
 

@@ -154,7 +154,7 @@ def test_decontamination_of_many_prompts_takes_seconds():
     texts = [" ".join(dice.choices(vocabulary, k=150)) for _ in range(2000)]
     start = time.perf_counter()
     assert not any(benchmarks.find("p", text) for text in texts * 5)
-    assert time.perf_counter() - start < 5  # 10 000 prompts; measured below half a second
+    assert time.perf_counter() - start < 5  # 10 000 prompts; measured: a third of a second of CPU
 
 
 def test_a_prompts_split_depends_on_its_words_alone_and_the_flows_word_counts():
