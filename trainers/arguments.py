@@ -1,4 +1,5 @@
-"""Our names and units to the trainer's arguments, each set by name so that no default of a release decides."""
+"""Our names and units to the trainer's arguments, each set by name so that no default of a release "
+"decides."""
 
 import os
 from pathlib import Path
@@ -96,11 +97,11 @@ def adapter(settings: Training, layers: int) -> Any:
     lora = settings.lora
     if lora is None:
         return None
-    only = {}
+    only = None
     if lora.last_layers is not None:
-        only = {"layers_to_transform": list(range(max(0, layers - lora.last_layers), layers))}
+        only = list(range(max(0, layers - lora.last_layers), layers))
     target = lora.target if isinstance(lora.target, str) else list(lora.target)
-    if only and target == "all-linear":  # the two do not combine in peft
+    if only is not None and target == "all-linear":  # the two do not combine in peft
         target = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     return LoraConfig(
         r=lora.r,
@@ -109,5 +110,5 @@ def adapter(settings: Training, layers: int) -> Any:
         target_modules=target,
         bias="none",
         task_type="CAUSAL_LM",
-        **only,
+        layers_to_transform=only,
     )

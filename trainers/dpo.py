@@ -1,11 +1,13 @@
-"""Preference-tune a model with DPO (arXiv 2305.18290). Settings, base and token rows in, a TRL trainer out."""
+"""Preference-tune a model with DPO (arXiv 2305.18290). Settings, base and token rows in, a TRL trainer "
+"out."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 from datasets import Dataset, concatenate_datasets
-from trl import DPOConfig, DPOTrainer
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
 
 from trainers.arguments import adapter, arguments
 from trainers.guards import adapters_in_float32
@@ -42,7 +44,8 @@ def dpo_trainer(
     seed: int,
     callbacks: "list[TrainerCallback]",
 ) -> DPOTrainer:
-    """A trainer over rows with `prompt_ids`, `chosen_ids`, `rejected_ids`; the reference is `model` as it comes."""
+    """A trainer over rows with `prompt_ids`, `chosen_ids`, `rejected_ids`; the reference is `model` as "
+    "it comes."""
     trainer = PairTrainer(
         model=model,
         args=dpo_config(settings, work, seed),

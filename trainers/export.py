@@ -19,8 +19,8 @@ def to_gguf(
 ) -> Path:
     """Write the model folder's weights to `out`, with the tokenizer and settings of the `base` GGUF.
 
-    f16 halves keep the weights exactly as good as they are; q8_0 is half the size and rounds to 8 bits per block of 32.
-    Vectors stay float32, as llama.cpp wants them.
+    f16 halves keep the weights exactly as good as they are; q8_0 is half the size and rounds to 8 bits per
+    block of 32. Vectors stay float32, as llama.cpp wants them.
     """
     config = json.loads((model / "config.json").read_text())
     reader = gguf.GGUFReader(base)

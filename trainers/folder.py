@@ -76,7 +76,8 @@ def _put(made: Path, job: Job) -> Path:
 
 
 def _name_the_base(config: Path, job: Job) -> None:
-    """An adapter is only right on the weights it was trained on; a path of this machine does not name them."""
+    """An adapter is only right on the weights it was trained on; a path of this machine does not name "
+    "them."""
     known = json.loads(config.read_text())
     known["base_model_name_or_path"] = str(job.base_receipt.get("name") or job.base)
     known["revision"] = job.base_receipt.get("revision") or known.get("revision")
@@ -96,8 +97,11 @@ def card(job: Job, base: dict[str, Any], metrics: dict[str, Any], versions: dict
     loss = [line["loss"] for line in metrics["train"] if line["loss"] is not None]
     before, after = metrics["eval_before"], metrics["eval_after"]
     results = [f"| {k} | {before[k]:.4g} | {after[k]:.4g} |" for k in after if k in before]
-    counts = [f"| {k} | {c['rows']} | {c['kept']} | {_listed(c['dropped'])} | {_listed(c['changed'])} |"
-              for k, c in metrics["rows"].items() if c]  # fmt: skip
+    counts = [
+        f"| {split} | {c['rows']} | {c['kept']} | {_listed(c['dropped'])} | {_listed(c['changed'])} |"
+        for split, c in metrics["rows"].items()
+        if c
+    ]
     method = {"sft": "supervised fine-tuning", "dpo": "direct preference optimization (arXiv 2305.18290)"}[
         job.kind
     ]
@@ -107,7 +111,7 @@ def card(job: Job, base: dict[str, Any], metrics: dict[str, Any], versions: dict
         "",
         f"{name} after {method}: {metrics['steps']} steps, "
         + (f"training loss {loss[0]:.4f} to {loss[-1]:.4f}." if loss else "no loss was logged."),
-        f"Base: digest `{base['digest']}`, license {license_ or 'not known: look it up before you publish this'}.",
+        f"Base: digest `{base['digest']}`, license {license_ or 'not known; look it up before publishing'}.",
         "",
         "```python",
         "from transformers import pipeline",

@@ -19,8 +19,9 @@ TYPICAL_WEIGHT = 0.02
 def moved_share(settings: Training) -> float:
     """Share of the trained weights that one optimizer step of `learning_rate` can move, 0 to 1.
 
-    An AdamW step changes a weight by about the learning rate. A bfloat16 weight w keeps 8 bits, so a change below
-    |w| / 512 is rounded away. Measured after 100 steps: 1 % at 5e-7, 8 % at 5e-6, 30 % at 2e-5; this gives 1, 10, 39.
+    An AdamW step changes a weight by about the learning rate. A bfloat16 weight w keeps 8 bits, so a change
+    below |w| / 512 is rounded away. Measured after 100 steps: 1 % at 5e-7, 8 % at 5e-6, 30 % at 2e-5; this
+    gives 1, 10, 39.
     """
     if settings.dtype == "float32" or settings.lora or settings.optimizer == "adamw_8bit_stochastic":
         return 1.0
@@ -35,7 +36,8 @@ def check_settings(settings: Training, devices: int = 1) -> None:
         raise BadInput(str(error)) from None
     if (share := moved_share(settings)) < 0.9:
         raise BadInput(
-            f"dtype='bfloat16' with learning_rate={settings.learning_rate:g} and optimizer={settings.optimizer!r}: "
+            f"dtype='bfloat16' with learning_rate={settings.learning_rate:g} and "
+            f"optimizer={settings.optimizer!r}: "
             f"about {share:.0%} of the weights would move, the other steps are rounded away; "
             "set dtype: float32, or lora, or optimizer: adamw_8bit_stochastic"
         )
@@ -46,7 +48,8 @@ def check_base(base: Path) -> dict[str, Any]:
     if (adapter := base / "adapter_config.json").is_file():
         on = json.loads(adapter.read_text()).get("base_model_name_or_path")
         raise BadInput(
-            f"base={str(base)!r} is a LoRA adapter on {on!r}, not a model: training on it would start from {on!r} "
+            f"base={str(base)!r} is a LoRA adapter on {on!r}, not a model: training on it would start "
+            f"from {on!r} "
             "without the adapter; give the folder of the merged model"
         )
     if not (base / "config.json").is_file():
@@ -96,6 +99,7 @@ def check_reference(settings: SFTSettings | DPOSettings, before: dict[str, float
         per_unit = before["loss"] / settings.losses["sigmoid"]
         if abs(per_unit - math.log(2)) > (1e-3 if settings.dtype == "float32" else 2e-2):
             raise BadInput(
-                f"the loss before training is {per_unit:.4f} and not ln 2 = 0.6931: the reference log-probabilities "
+                f"the loss before training is {per_unit:.4f} and not ln 2 = 0.6931: the reference "
+                "log-probabilities "
                 "are not those of this base under this template and length"
             )

@@ -1,8 +1,8 @@
 """The language-model head on a CPU, for the tokens that are scored and nothing else.
 
-TRL's fused head scores every position on a CPU, prompt and padding included, and projects onto the vocabulary three
-times per step. With a frozen head, as under LoRA, the gradient is known in the forward pass already, so two
-projections of the scored positions do. Same numbers to float32 rounding.
+TRL's fused head scores every position on a CPU, prompt and padding included, and projects onto the
+vocabulary three times per step. With a frozen head, as under LoRA, the gradient is known in the forward
+pass already, so two projections of the scored positions do. Same numbers to float32 rounding.
 """
 
 import types
@@ -17,7 +17,8 @@ ROWS = 256
 
 
 class _Score(torch.autograd.Function):
-    """Log-probability, entropy and top-1 of `targets` (N,) under `hidden` (N, H) @ `weight` (V, H) transposed."""
+    """Log-probability, entropy and top-1 of `targets` (N,) under `hidden` (N, H) @ `weight` (V, H) "
+    "transposed."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -47,7 +48,8 @@ class _Score(torch.autograd.Function):
 
 
 def score_only_answers(model: Any) -> bool:
-    """Give `model`, already prepared by a TRL trainer, the lean head. False: not eligible, nothing changed."""
+    """Give `model`, already prepared by a TRL trainer, the lean head. False: not eligible, nothing "
+    "changed."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = base.get_output_embeddings()
     scaled = (

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -50,7 +49,7 @@ class _Job(Strict):
     """Of the model, for its card."""
     base: Path
     """Folder of the model training starts from: config, safetensors, tokenizer."""
-    base_receipt: dict[str, Any] = {}
+    base_receipt: dict[str, Any] = Field({})
     """What the base is; `digest`, `name`, `license` and `revision` are used where present."""
     train: Data
     eval: Data | None = None
@@ -128,13 +127,8 @@ def finished(out: Path, key: str) -> dict[str, Any] | None:
         made = json.loads((out / "model.json").read_text())
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
-    if made.get("key") != key or not _all_there(out, made.get("files", {})):
-        return None
-    return made
-
-
-def _all_there(out: Path, files: dict[str, int] | Sequence[str]) -> bool:
-    sizes = files if isinstance(files, dict) else {}
-    return bool(sizes) and all(
-        (out / n).is_file() and (out / n).stat().st_size == s for n, s in sizes.items()
+    files = made.get("files", {})
+    whole = all(
+        (out / name).is_file() and (out / name).stat().st_size == size for name, size in files.items()
     )
+    return made if made.get("key") == key and files and whole else None

@@ -2,16 +2,17 @@
 
 A pair, as it comes and as the trainer reads it:
 
-    {"prompt": [{user: "Explain tea …"}], "chosen": [{assistant: "Tea is …"}], "rejected": [{assistant: "Well, …"}]}
+    {"prompt": [user: "Explain tea …"], "chosen": [assistant: "Tea is …"], "rejected": [assistant: "Well, …"]}
     {"prompt_ids": [1, 9690, …], "chosen_ids": [85, 347, …, 2, 198], "rejected_ids": […], "length": 61}
 
-The tokens are those TRL would make; it drops over-long rows and keeps identical pairs without a word, here they are counted.
+The tokens are those TRL would make; it drops over-long rows and keeps identical pairs without a word, here
+they are counted.
 """
 
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from trainers.guards import BadInput
 from trainers.job import Data
@@ -59,13 +60,8 @@ def pair_of(row: dict[str, Any]) -> tuple[Messages, Messages, Messages]:
     Explicit: three lists of messages. Published (ultrafeedback_binarized): `chosen` and `rejected` are whole
     conversations, `prompt` is a string or absent; what both share at the start is the prompt.
     """
-    chosen, rejected, prompt = row.get("chosen"), row.get("rejected"), row.get("prompt")
-    for name, value in (("chosen", chosen), ("rejected", rejected)):
-        if not _is_conversation(value):
-            raise BadInput(
-                f"column {name!r} is {_shown(value)}; a list of messages with role and content is wanted"
-            )
-    chosen, rejected = _plain(chosen), _plain(rejected)
+    chosen, rejected = _conversation(row, "chosen"), _conversation(row, "rejected")
+    prompt = row.get("prompt")
     if _is_conversation(prompt):
         start = _plain(prompt)
         if chosen[: len(start)] == start and rejected[: len(start)] == start:
@@ -221,7 +217,8 @@ MANY = 20_000
 TEMPLATE_FAULTS = {
     "prompt_not_a_prefix": (
         "the rendered prompt is not the start of the rendered prompt and answer",
-        "the model would train on another context than it is asked in; use a template that renders both alike",
+        "the model would train on another context than it is asked in; use a template that renders both "
+        "alike",
     ),
     "no_end_token": (
         "there is no end-of-sequence token after the assistant's turn",
@@ -251,12 +248,21 @@ def _shared(one: Any, other: Any) -> int:
     return min(len(one), len(other))
 
 
-def _is_conversation(value: Any) -> bool:
+def _is_conversation(value: Any) -> TypeGuard[list[dict[str, Any]]]:
     return (
         isinstance(value, list | tuple)
         and len(value) > 0
         and all(isinstance(m, dict) and m.get("role") and isinstance(m.get("content"), str) for m in value)
     )
+
+
+def _conversation(row: dict[str, Any], column: str) -> Messages:
+    value = row.get(column)
+    if not _is_conversation(value):
+        raise BadInput(
+            f"column {column!r} is {_shown(value)}; a list of messages with role and content is wanted"
+        )
+    return _plain(value)
 
 
 def _plain(messages: Iterable[dict[str, Any]]) -> Messages:
@@ -272,4 +278,4 @@ def _empty(messages: Messages) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return repr(value if value is None or isinstance(value, str) else value)[:60]
+    return repr(value)[:60]

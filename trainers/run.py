@@ -1,7 +1,8 @@
 """`python -m trainers.run JOB.json`: one training run in a process of its own.
 
-Exit code 0: the model is at the job's `out`. 1: training failed. 2: the job is wrong; stderr says what was wanted.
-The last line of stdout is one JSON object. A model this job already gave is returned without loading torch.
+Exit code 0: the model is at the job's `out`. 1: training failed. 2: the job is wrong; stderr says what was
+wanted. The last line of stdout is one JSON object. A model this job already gave is returned without
+loading torch.
 """
 
 import fcntl
@@ -96,7 +97,8 @@ def check_files(job: Job) -> None:
 def _said(error: ValidationError) -> str:
     """Every fault as `field: what was wanted, what came`."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in fault['loc'] if part not in ('sft', 'dpo')) or 'job'}: {fault['msg']}"
+        f"{'.'.join(str(part) for part in fault['loc'] if part not in ('sft', 'dpo')) or 'job'}: "
+        f"{fault['msg']}"
         f" (got {str(fault['input'])[:80]!r})"
         for fault in error.errors()
     )

@@ -1,8 +1,8 @@
 """What training is asked to do. Loads without torch, so a recipe is checked before anything heavy starts.
 
-Batch is what people mean by it, sequences or pairs per optimizer step over all devices; accumulation is derived, so a
-different machine runs the same experiment. "Handbook" is huggingface/alignment-handbook, recipes/zephyr-7b-beta;
-"paper" is Zephyr, arXiv 2310.16944.
+Batch is what people mean by it, sequences or pairs per optimizer step over all devices; accumulation is
+derived, so a different machine runs the same experiment. "Handbook" is huggingface/alignment-handbook,
+recipes/zephyr-7b-beta; "paper" is Zephyr, arXiv 2310.16944.
 """
 
 from typing import Literal, Self
@@ -51,7 +51,8 @@ class LoRA(Strict):
     def _the_head_is_not_adapted(self) -> Self:
         if "lm_head" in self.target:
             raise ValueError(
-                f"target={self.target!r} has 'lm_head': the losses read the head's weights directly, so an adapter "
+                f"target={self.target!r} has 'lm_head': the losses read the head's weights directly, so "
+                "an adapter "
                 "on it is never trained; leave it out"
             )
         return self
@@ -103,7 +104,6 @@ class Training(Strict):
     def _training_ends(self) -> Self:
         if self.epochs is None and self.max_steps is None:
             raise ValueError("epochs=None with max_steps=None never ends; set at least one of them")
-        self.accumulation(1) if self.batch < self.micro_batch else None
         return self
 
     def accumulation(self, devices: int) -> int:
@@ -111,7 +111,8 @@ class Training(Strict):
         steps, rest = divmod(self.batch, self.micro_batch * devices)
         if rest or not steps:
             raise ValueError(
-                f"batch={self.batch} is not a multiple of micro_batch={self.micro_batch} x {devices} devices; "
+                f"batch={self.batch} is not a multiple of micro_batch={self.micro_batch} x {devices} "
+                "devices; "
                 f"set batch to a multiple of {self.micro_batch * devices}"
             )
         return steps
@@ -174,8 +175,9 @@ class DPOSettings(Training):
             )
         if self.lora and self.lora.dropout:
             raise ValueError(
-                f"lora.dropout={self.lora.dropout} would be set to 0: DPO compares policy and reference without "
-                "noise; set it to 0"
+                f"lora.dropout={self.lora.dropout} would become 0: DPO compares policy and reference "
+                "without noise; "
+                "set it to 0"
             )
         if self.max_prompt and self.max_prompt >= self.max_length:
             raise ValueError(f"max_prompt={self.max_prompt} leaves no room in max_length={self.max_length}")

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + eos_token + '\n' }}{% endfor %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + eos_token + '\n' }}{% "
+    "endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 ZEPHYR = (
@@ -24,9 +25,11 @@ ZEPHYR = (
     "{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}"
 )
 ALPACA = (
-    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+    "Below is an instruction that describes a task. Write a response that appropriately completes the "
+    "request.\n\n"
     "{% for m in messages %}{% if m['role'] == 'user' %}{{ '### Instruction:\n' + m['content'] + '\n\n' }}"
-    "{% elif m['role'] == 'assistant' %}{{ '### Response:' + m['content'] + eos_token }}{% endif %}{% endfor %}"
+    "{% elif m['role'] == 'assistant' %}{{ '### Response:' + m['content'] + eos_token }}{% endif %}{% "
+    "endfor %}"
     "{% if add_generation_prompt %}{{ '### Response:' }}{% endif %}"
 )
 TOPICS = ("tea", "rain", "bread", "the moon", "chess", "honey", "trains", "rivers")
@@ -72,7 +75,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     special = ["<unk>", "<|im_start|>", "<|im_end|>", "<pad>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(text, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False))  # fmt: skip  # pyright: ignore[reportCallIssue]
+    learner: Any = trainers.BpeTrainer
+    bpe.train_from_iterator(text, learner(vocab_size=400, special_tokens=special, initial_alphabet=alphabet))
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         unk_token="<unk>",
@@ -83,10 +87,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer.chat_template = CHATML
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2,
+        vocab_size=400,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=2,
         pad_token_id=2,
-    )  # fmt: skip
+    )
     folder = tmp_path_factory.mktemp("base") / "tiny"
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
