@@ -2,9 +2,9 @@
 
     .venv/bin/python deploy/install.py uv==0.13.9 -r requirements.lock -e .
 
-uv does in under a minute what takes pip several, but does not read pip's configuration (PIP_… variables and
-pip.conf), so it is told: indexes, find-links, proxy, certificates. Where pip is configured with more than that,
-or where uv cannot be had or does not succeed, pip does the work.
+uv does in a minute what takes pip five, but does not read pip's configuration (PIP_… variables and pip.conf),
+so it is told: indexes, find-links, proxy, certificates. Where pip is configured with more than that, or where
+uv cannot be had or does not succeed, pip does the work.
 """
 
 import ast
@@ -25,10 +25,22 @@ VARIABLES = {
     "timeout": ("UV_HTTP_TIMEOUT",),
     "default-timeout": ("UV_HTTP_TIMEOUT",),
 }
-NOT_NEEDED = frozenset(
-    "disable-pip-version-check no-input progress-bar quiet verbose no-color root-user-action retries cache-dir "
-    "no-cache-dir prefer-binary require-virtualenv break-system-packages no-compile".split()
-)
+NOT_NEEDED = {
+    "break-system-packages",
+    "cache-dir",
+    "disable-pip-version-check",
+    "no-cache-dir",
+    "no-color",
+    "no-compile",
+    "no-input",
+    "prefer-binary",
+    "progress-bar",
+    "quiet",
+    "require-virtualenv",
+    "retries",
+    "root-user-action",
+    "verbose",
+}
 PIP = [sys.executable, "-m", "pip"]
 
 
