@@ -37,7 +37,7 @@ def summary_markdown(content: dict[str, Any]) -> str:
         pairs = ", ".join(f"{n} {split}" for split, n in dataset["pairs"].items())
         lines += ["", f"**Pairs**: {pairs}; dataset digest `{dataset['digest'][:16]}`"]
     for name, model in content.get("models", {}).items():
-        lines += ["", f"**{name}**: {model['steps']} steps, loss {model['loss']:.4f}"]
+        lines += ["", f"**{name}**: {training_line(model)}"]
     if evaluation := content.get("evaluation"):
         lines += ["", "| model | score | constraints kept |", "|---|---|---|"]
         for name, model in evaluation["models"].items():
@@ -58,7 +58,7 @@ def summary_text(content: dict[str, Any]) -> str:
         pairs = ", ".join(f"{n} {split}" for split, n in dataset["pairs"].items())
         lines.append(f"{'pairs':<12}{pairs}" + (f"  dropped: {dropped}" if dropped else ""))
     for name, model in content.get("models", {}).items():
-        lines.append(f"{name:<12}{model.get('steps', '?'):>7} steps")
+        lines.append(f"{name:<12}{training_line(model)}")
     if evaluation := content.get("evaluation"):
         for name, model in evaluation["models"].items():
             lines.append(
@@ -72,6 +72,15 @@ def summary_text(content: dict[str, Any]) -> str:
         if key in content:
             lines.append(f"{key:<12}{content[key]}")
     return "\n".join(lines)
+
+
+def training_line(model: dict[str, Any]) -> str:
+    """A training stage in a few figures."""
+    line = f"{model['steps']} steps, loss {model['loss_first']:.3f} -> {model['loss_last']:.3f}"
+    accuracies = [(model.get(part) or {}).get("rewards/accuracies") for part in ("eval_before", "eval_after")]
+    if accuracies[1] is not None:
+        line += f", held-out reward accuracy {accuracies[1]:.3f}"
+    return line
 
 
 def interval(rate: dict[str, Any] | None) -> str:

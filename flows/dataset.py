@@ -90,7 +90,7 @@ def build_dataset(
 ) -> Built:
     """Pairs and best-of-n rows of every split, checked, written to `dataset/` with a card.
 
-    Without `pairs_too` only the best-of-n rows, written to `best-of-n/`.
+    Without `pairs_too` only the best-of-n rows and the prompts.
 
     Raises:
         DatasetError: preflight found what would make a trained model meaningless.
@@ -112,6 +112,8 @@ def build_dataset(
         lost += own
         best = [best_of_n(case.prompt, case.candidates, one) for case in side]
         sft[split] = [row for row in best if isinstance(row, SftRow)]
+        if not pairs_too:
+            lost += [row for row in best if isinstance(row, Dropped)]
     failures: dict[str, Counter[str]] = {sampler.name: Counter() for sampler in recipe.samplers}
     for case in cases:
         for each in case.candidates:

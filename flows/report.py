@@ -141,7 +141,10 @@ def _headline(content: dict[str, Any]) -> dict[str, str]:
 
 def _history(folder: Path) -> list[dict[str, Any]] | None:
     path = folder / "metrics.json"
-    return json.loads(path.read_text()).get("history", []) if path.exists() else None
+    if not path.exists():
+        return None
+    history = json.loads(path.read_text())["train"]
+    return [entry["metrics"] | {"step": entry["step"], "loss": entry["loss"]} for entry in history]
 
 
 def _evaluation(evaluation: dict[str, Any]) -> tuple[EvaluationRow, ...]:

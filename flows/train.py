@@ -110,7 +110,15 @@ def model_facts(folder: Path) -> dict[str, Any]:
     """What the summary says of a model."""
     made = json.loads((folder / "model.json").read_text())
     metrics = json.loads((folder / "metrics.json").read_text())
-    return {"folder": str(folder), "key": made["key"], "weights": made["weights"], **metrics}
+    history = metrics.pop("train")
+    return {
+        "folder": str(folder),
+        "key": made["key"],
+        "weights": made["weights"],
+        "loss_first": history[0]["loss"],
+        "loss_last": history[-1]["loss"],
+        **metrics,
+    }
 
 
 def _run(job: Path, progress: Path, log: Path, step: Callable[..., None]) -> None:

@@ -1,7 +1,8 @@
 """Rate one completion on one aspect with one token, 1 to 5: the mean of the token's distribution.
 
 No order to be biased by, no text to parse, one call per completion and aspect. The score is the expectation over the
-labels' probabilities (G-Eval, arXiv 2303.16634, equation 1, the model's own log-probabilities in place of samples), which ties far less often than the likeliest label (arXiv 2503.03064). Where an endpoint gives no log-probabilities, the
+labels' probabilities (G-Eval, arXiv 2303.16634, equation 1, with the model's own log-probabilities for samples), which
+ties far less often than the likeliest label (arXiv 2503.03064). Where an endpoint gives no log-probabilities, the
 distribution is counted from `samples` answers at temperature 1.
 
 The question about the aspect comes last and everything before the completion is the same for all completions of a

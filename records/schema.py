@@ -185,5 +185,5 @@ class Pair(Strict):
     score_chosen: float
     score_rejected: float
     margin: float
-    """score_chosen - score_rejected; above 0."""
+    """score_chosen - score_rejected; 0 only for a tie that the settings keep."""
     policy: str

@@ -33,7 +33,8 @@ class Fault:
     """Drop the connection instead of answering."""
 
 
-Reply = str | Answer | Fault
+Reply = str | list[str] | Answer | Fault
+"""A list: one text for each of the n answers."""
 Body = dict[str, Any]
 
 
@@ -66,7 +67,8 @@ def fake_model(answer: Callable[[Body], Reply]) -> Iterator[Fake]:
                     return
                 self._send(reply.status, reply.body, reply.headers)
                 return
-            reply = Answer(reply) if isinstance(reply, str) else reply
+            texts = reply if isinstance(reply, list) else None
+            reply = Answer(reply if isinstance(reply, str) else "") if not isinstance(reply, Answer) else reply
             choice: dict[str, Any] = {
                 "message": {"role": "assistant", "content": reply.text, "refusal": reply.refusal},
                 "finish_reason": reply.finish_reason,
@@ -75,10 +77,13 @@ def fake_model(answer: Callable[[Body], Reply]) -> Iterator[Fake]:
                 top = [{"token": token, "logprob": value} for token, value in reply.logprobs.items()]
                 choice["logprobs"] = {"content": [{"token": reply.text, "logprob": 0.0, "top_logprobs": top}]}
             words = sum(len(message["content"].split()) for message in body["messages"])
+            choices = [dict(choice, index=i) for i in range(body.get("n", 1))]
+            for one, text in zip(choices, texts or (), strict=False):
+                one["message"] = {"role": "assistant", "content": text}
             self._send(
                 200,
                 {
-                    "choices": [dict(choice, index=i) for i in range(body.get("n", 1))],
+                    "choices": choices,
                     "usage": {"prompt_tokens": words, "completion_tokens": len(reply.text.split())},
                 },
             )

@@ -1,0 +1,218 @@
+"""The whole data path over real HTTP and a real Prefect server: what is asked, what is kept, what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.dataset import DatasetError
+from flows.preferences import StageFailed, build_preferences, generate_responses, reject_sampling
+from flows.recipe import Recipe
+from flows.run import Run
+from flows.show import show, show_text
+from records.store import StoreError
+from serving.errors import WrongModel
+from tests.fake_model import Answer, Body, Fault, Reply, fake_model
+from tests.flows.conftest import write_prompts
+from tests.flows.fakes import answer, is_judging, luck, recipe
+
+SAMPLER: dict[str, Any] = {"name": "third", "model": "fake", "temperature": 0.7, "max_tokens": 32}
+
+
+def kinds(asked: list[Body]) -> tuple[int, int]:
+    """(generating, judging) requests."""
+    judging = sum(is_judging(body) for body in asked)
+    return len(asked) - judging, judging
+
+
+def samplers(settings: Recipe) -> list[dict[str, Any]]:
+    return [sampler.model_dump() for sampler in settings.samplers]
+
+
+async def test_prompts_become_a_dataset_and_a_second_run_asks_nothing(tmp_path: Path, prompt_file: Path):
+    with fake_model(answer) as fake:
+        settings = recipe(fake.url, prompt_file)
+        first = await build_preferences(settings, tmp_path)
+        assert kinds(fake.asked) == (24, 24)
+        fake.asked.clear()
+        second = await build_preferences(settings, tmp_path)
+        assert not fake.asked
+    assert first["dataset"]["digest"] == second["dataset"]["digest"]
+    assert sum(first["dataset"]["pairs"].values()) + sum(first["dataset"]["dropped"].values()) == 12
+    assert first["stages"]["judge"]["rows"] == 48, "rules and rating of 24 answers"
+    summary = json.loads((tmp_path / "flowtest/summary.json").read_text())
+    assert summary["asked_this_run"] == {"generate and judge": 0}
+
+    import datasets
+
+    found = datasets.load_dataset(str(tmp_path / "flowtest/dataset"), cache_dir=str(tmp_path / "cache"))
+    row = found["train_prefs"][0]
+    assert row["chosen"][0]["content"] == row["prompt"]
+    assert row["score_chosen"] > row["score_rejected"]
+
+
+async def test_shards_and_order_change_no_pair(tmp_path: Path, prompt_file: Path):
+    with fake_model(answer) as fake:
+        one = await build_preferences(recipe(fake.url, prompt_file), tmp_path / "a")
+        two = await build_preferences(recipe(fake.url, prompt_file, shard_size=3, shards_in_flight=1), tmp_path / "b")
+    assert one["dataset"]["digest"] == two["dataset"]["digest"]
+
+
+async def test_a_new_model_is_the_only_one_asked(tmp_path: Path, prompt_file: Path):
+    with fake_model(answer) as fake:
+        settings = recipe(fake.url, prompt_file)
+        await build_preferences(settings, tmp_path)
+        fake.asked.clear()
+        await build_preferences(recipe(fake.url, prompt_file, samplers=[*samplers(settings), SAMPLER]), tmp_path)
+    assert kinds(fake.asked) == (12, 12)
+    assert {body["temperature"] for body in fake.asked if not is_judging(body)} == {0.7}
+
+
+async def test_a_new_judge_prompt_asks_no_generator(tmp_path: Path, prompt_file: Path):
+    with fake_model(answer) as fake:
+        await build_preferences(recipe(fake.url, prompt_file), tmp_path)
+        fake.asked.clear()
+        judge = {"kind": "rating", "model": "fake", "aspects": ["honesty"]}
+        await build_preferences(recipe(fake.url, prompt_file, judge=judge), tmp_path)
+    assert kinds(fake.asked) == (0, 24)
+
+
+async def test_a_new_policy_asks_nothing_at_all(tmp_path: Path, prompt_file: Path):
+    with fake_model(answer) as fake:
+        await build_preferences(recipe(fake.url, prompt_file), tmp_path)
+        fake.asked.clear()
+        result = await build_preferences(recipe(fake.url, prompt_file, pairs={"policy": "all_pairs"}), tmp_path)
+    assert not fake.asked
+    assert sum(result["dataset"]["pairs"].values()) > 0
+
+
+async def test_new_prompts_are_the_only_ones_asked(tmp_path: Path):
+    file = write_prompts(tmp_path / "p.jsonl", 7)
+    with fake_model(answer) as fake:
+        await build_preferences(recipe(fake.url, file), tmp_path)
+        fake.asked.clear()
+        write_prompts(file, 9, first=2)
+        result = await build_preferences(recipe(fake.url, file), tmp_path)
+    assert kinds(fake.asked) == (8, 8), "4 new prompts, 2 samplers"
+    assert result["prompts"]["rows"] == 9
+
+
+async def test_faults_lose_no_row_and_double_none(tmp_path: Path, prompt_file: Path):
+    seen: dict[str, int] = {}
+
+    def faulty(body: Body) -> Reply:
+        key = json.dumps([body["messages"], body["temperature"], is_judging(body)])
+        seen[key] = seen.get(key, 0) + 1
+        if seen[key] == 1 and luck("fault", key) < 0.3:
+            return [Fault(500), Fault(429, headers={"retry-after": "0"}), Fault(close=True)][int(luck("kind", key) * 3)]
+        return answer(body)
+
+    with fake_model(answer) as fake:
+        clean = await build_preferences(recipe(fake.url, prompt_file), tmp_path / "clean")
+    with fake_model(faulty) as fake:
+        result = await build_preferences(recipe(fake.url, prompt_file), tmp_path / "faulty")
+    assert result["dataset"]["digest"] == clean["dataset"]["digest"]
+
+
+async def test_a_judgement_that_cannot_be_read_is_no_number(tmp_path: Path, prompt_file: Path):
+    def mumbling(body: Body) -> Reply:
+        if is_judging(body) and luck("mumble", body["messages"]) < 0.3:
+            return Answer("Well", logprobs={"Well": -0.1, "I": -3.0})
+        return answer(body)
+
+    with fake_model(mumbling) as fake:
+        settings = recipe(fake.url, prompt_file)
+        result = await build_preferences(settings, tmp_path)
+    statuses = result["preflight"]["judgements"]
+    off = sum(counts.get("off_scale", 0) for counts in statuses.values())
+    assert off > 0
+    assert result["dataset"]["dropped"].get("unjudged", 0) > 0
+    run = Run.at(settings, tmp_path)
+    for folder in (run.folder / "judgements").glob("*/*.parquet"):
+        import pandas
+
+        for answers in pandas.read_parquet(folder)["answers"]:
+            for judgement in answers:
+                scored = judgement["score"] is not None and judgement["score"] == judgement["score"]
+                assert scored == (judgement["status"] == "ok")
+
+
+async def test_too_many_failures_stop_the_run_with_its_answers_kept(tmp_path: Path, prompt_file: Path):
+    def refusing(body: Body) -> Reply:
+        return Fault(400) if luck("refuse", body["messages"]) < 0.5 and not is_judging(body) else answer(body)
+
+    with fake_model(refusing) as fake:
+        with pytest.raises(StageFailed, match=r"sampler cool: \d+ of 12 rows failed \(\d+ rejected_request\)"):
+            await generate_responses(recipe(fake.url, prompt_file), tmp_path)
+        answered = [body for body in fake.asked if luck("refuse", body["messages"]) >= 0.5]
+        fake.asked.clear()
+        await build_preferences(recipe(fake.url, prompt_file, max_failed=1.0), tmp_path)
+        assert not [body for body in fake.asked if not is_judging(body)], "a refused request is not asked again"
+    assert answered
+
+
+async def test_an_edited_shard_is_one_clear_error(tmp_path: Path, prompt_file: Path):
+    with fake_model(answer) as fake:
+        settings = recipe(fake.url, prompt_file)
+        await build_preferences(settings, tmp_path)
+        shard = next((tmp_path / "flowtest/completions").glob("*/00000.parquet"))
+        shard.write_bytes(shard.read_bytes() + b" ")
+        with pytest.raises(StoreError, match=r"00000\.parquet is gone or was edited"):
+            await build_preferences(settings, tmp_path)
+
+
+async def test_an_unreachable_endpoint_is_named_before_anything_is_asked(tmp_path: Path, prompt_file: Path):
+    with fake_model(answer) as fake:
+        models = {
+            "fake": {"kind": "endpoint", "model": "fake", "base_url": fake.url, "dialect": "vllm"},
+            "gone": {"kind": "endpoint", "model": "m", "base_url": "http://127.0.0.1:9/v1"},
+        }
+        judge = {"kind": "rating", "model": "gone"}
+        with pytest.raises(WrongModel, match=r"models\.gone\.base_url: cannot reach http://127\.0\.0\.1:9/v1"):
+            await build_preferences(recipe(fake.url, prompt_file, models=models, judge=judge), tmp_path)
+    assert not fake.asked
+
+
+async def test_equal_answers_make_no_dataset_and_say_so(tmp_path: Path, prompt_file: Path):
+    def same(body: Body) -> Reply:
+        return answer(body) if is_judging(body) else "the same words."
+
+    with fake_model(same) as fake:
+        settings = recipe(fake.url, prompt_file)
+        with pytest.raises(DatasetError, match="0 train pairs"):
+            await build_preferences(settings, tmp_path)
+
+
+async def test_one_record_is_shown_at_every_stage(tmp_path: Path, prompt_file: Path):
+    with fake_model(answer) as fake:
+        settings = recipe(fake.url, prompt_file)
+        await build_preferences(settings, tmp_path)
+        fake.asked.clear()
+        record = show(Run.at(settings, tmp_path), None)
+        assert not fake.asked
+    text = show_text(record)
+    assert record["prompt"]["id"] in text
+    assert "the judge was asked:" in text
+    assert "pair: chosen" in text
+    judged = record["completions"][0]["judgements"]
+    assert {judgement["judge"] for judgement in judged} == {"rules", "rating"}
+    assert record["completions"][0]["text"] in next(j["prompt"] for j in judged if j["judge"] == "rating")
+
+
+async def test_the_best_of_n_samples_become_rows_for_sft(tmp_path: Path, prompt_file: Path):
+    with fake_model(lambda body: answer(body)) as fake:
+        one = [{"name": "many", "model": "fake", "temperature": 1.0, "max_tokens": 32, "n": 4}]
+        result = await reject_sampling(recipe(fake.url, prompt_file, samplers=one), tmp_path)
+    assert kinds(fake.asked)[0] == 12, "n answers from one request"
+    assert result["dataset"]["sft_rows"]["train"] > 0
+
+
+async def test_judgements_go_where_the_store_is(tmp_path: Path, prompt_file: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ZEPHYR_CACHE", str(tmp_path / "cache"))
+    with fake_model(answer) as fake:
+        settings = recipe(fake.url, prompt_file)
+        far = await build_preferences(settings, tmp_path / "far", "memory://bucket/zephyr")
+        near = await build_preferences(settings, tmp_path / "near")
+    assert far["dataset"]["digest"] == near["dataset"]["digest"]
+    assert not list((tmp_path / "far").rglob("completions"))
