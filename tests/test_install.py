@@ -9,13 +9,18 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def install() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("install", ROOT / "deploy/install.py")
+def load(path: Path) -> ModuleType:
+    """A script, as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def install() -> ModuleType:
+    return load(ROOT / "deploy/install.py")
 
 
 def test_a_variable_goes_before_the_install_section_and_that_before_global(install: ModuleType):
@@ -40,10 +45,10 @@ def test_uv_looks_where_pip_would(install: ModuleType):
         "progress-bar": "off",
     }
     options, env = install.uv_options(settings)
-    assert options == (
+    assert " ".join(options) == (
         "--index-strategy unsafe-best-match --default-index https://one/simple --index file:///a/simple "
         "--index https://b/simple --find-links /wheels --allow-insecure-host one"
-    ).split(" ")
+    )
     assert env == {"SSL_CERT_FILE": "/etc/ca.crt", "UV_HTTP_TIMEOUT": "60"}
 
 
