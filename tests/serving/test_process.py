@@ -130,9 +130,7 @@ async def test_the_children_of_a_server_that_crashed_are_ended_too(script: Path,
     await process.start()
     assert process.pid
     entry = json.loads(process.pid_file.read_text())
-    crashed = next(
-        int(pid) for pid in entry["processes"] if script.name in command_of(pid, process.pid)
-    )
+    crashed = next(int(pid) for pid in entry["processes"] if script.name in command_of(pid, process.pid))
     os.kill(crashed, signal.SIGKILL)
     assert await gone(process.pid)
     assert not process.alive()
