@@ -154,7 +154,6 @@ WRONG = [
     ("pairs.min_margin=-1", "pairs.min_margin", ["greater than or equal to 0", "-1"]),
     ("pairs.ties=random", "pairs", ["ties='random'", "min_margin=0.1", "set ties to 'drop'"]),
     ("pairs.min_completions=9", "samplers", ["4 answers per prompt", "9"]),
-    ("training.dpo.batch=4", "training.dpo", ["batch=4", "micro_batch=8"]),
     ("training.dpo.beta=0", "training.dpo.beta", ["greater than 0", "0"]),
     ("training.dpo.loss=ppo", "training.dpo.loss", ["'ppo'", "'sigmoid'"]),
     ("training.dpo.max_steps=null", "training.dpo", ["never ends"]),
@@ -235,6 +234,7 @@ def test_an_adapter_names_its_server_without_quotes(tmp_path: Path):
 @pytest.mark.parametrize(
     "override",
     [
+        "training.dpo.batch=4",  # below micro_batch 8
         "training.dpo.batch=30",  # micro_batch 8 divides it on no number of devices
         "models.smol={kind: vllm, model: m}",  # training.export=gguf needs llama.cpp's tokenizer
         "models.smol={kind: endpoint, model: m, base_url: 'http://127.0.0.1:1/v1'}",  # serves no new weights
