@@ -57,10 +57,19 @@ def arguments(settings: Training, work: Path, seed: int) -> dict[str, Any]:
         "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": not gpu,
-        "bf16": gpu,  # the compute; on a CPU it would be autocast, slower on most
+        "bf16": compute(settings) == "bfloat16",
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": gpu,
     }
+
+
+def compute(settings: Training) -> str:
+    """float32 or bfloat16: what the matrix products run in on this machine."""
+    import torch
+
+    if settings.compute != "auto":
+        return settings.compute
+    return "bfloat16" if torch.cuda.is_available() else "float32"
 
 
 def load_model(base: Path, settings: Training) -> Any:

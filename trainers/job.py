@@ -49,7 +49,7 @@ class _Job(Strict):
     """Of the model, for its card."""
     base: Path
     """Folder of the model training starts from: config, safetensors, tokenizer."""
-    base_receipt: dict[str, Any] = Field({})
+    base_receipt: dict[str, Any] = Field(default={})
     """What the base is; `digest`, `name`, `license` and `revision` are used where present."""
     train: Data
     eval: Data | None = None
@@ -62,7 +62,7 @@ class _Job(Strict):
     """In place of the settings' seed."""
     recipe: str = ""
     """Text of the recipe, kept with the model."""
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(default=None, ge=1)
     """CPU threads; None takes all cores this process may use."""
     gguf: Path | None = None
     """GGUF file of the base; its metadata goes into a GGUF of the result. None: no GGUF."""

@@ -36,15 +36,15 @@ Optimizer = Literal["adamw", "adamw_8bit_stochastic", "paged_adamw", "rmsprop"]
 class LoRA(Strict):
     """Low-rank adapters. Trained in float32 and merged into the weights at the end."""
 
-    r: int = Field(16, ge=1)
+    r: int = Field(default=16, ge=1)
     """Rank. Handbook: 16 for SFT, 128 for DPO (config_qlora.yaml)."""
-    alpha: int = Field(32, ge=1)
+    alpha: int = Field(default=32, ge=1)
     """The update is scaled by alpha / r. Our choice: twice the rank; handbook: equal to it."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     """Our choice: none. Handbook: 0.05, which DPO trainers set to 0 anyway."""
     target: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     """Module names. Handbook: the seven projections of a block, which are all linear layers but the head."""
-    last_layers: int | None = Field(None, ge=1)
+    last_layers: int | None = Field(default=None, ge=1)
     """Only the last n blocks get adapters, and the backward pass ends there. None: all of them."""
 
     @model_validator(mode="after")
@@ -61,43 +61,46 @@ class LoRA(Strict):
 class Training(Strict):
     """What SFT and DPO share."""
 
-    learning_rate: float = Field(2e-5, gt=0)
+    learning_rate: float = Field(default=2e-5, gt=0)
     """Peak, reached after `warmup`."""
     scheduler: Literal["cosine", "linear", "constant"] = "cosine"
     """Handbook: cosine; the paper's DPO: linear."""
-    warmup: float = Field(0.1, ge=0, lt=1)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
     """Fraction of all optimizer steps. Paper and handbook: 0.1."""
-    epochs: float | None = Field(1, gt=0)
+    epochs: float | None = Field(default=1, gt=0)
     """Passes over the data. Handbook: 1; the released model: 1 of SFT and 3 of DPO."""
-    max_steps: int | None = Field(None, ge=1)
+    max_steps: int | None = Field(default=None, ge=1)
     """Optimizer steps. With `epochs` the earlier of the two ends training; without, the data repeats."""
-    batch: int = Field(128, ge=1)
+    batch: int = Field(default=128, ge=1)
     """Sequences or pairs per optimizer step, over all devices. Handbook: 128."""
-    micro_batch: int = Field(8, ge=1)
+    micro_batch: int = Field(default=8, ge=1)
     """Per device and forward pass; lower it when memory runs out."""
-    max_length: int = Field(1024, ge=16)
+    max_length: int = Field(default=1024, ge=16)
     """Tokens of prompt and answer together; longer answers lose their end and are counted."""
     lora: LoRA | None = None
     """None trains all weights, as the paper did."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the base weights. A full fine-tune needs float32: at 5e-7 nearly no bfloat16 weight moves."""
+    compute: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the matrix products; weights and their updates keep `dtype`. Handbook: bfloat16, which `auto` takes on
+    a GPU; on a CPU it takes float32, as the first small steps of an adapter are rounded away in bfloat16."""
     optimizer: Optimizer = "adamw"
     """Paper and handbook: AdamW. `adamw_8bit_stochastic` needs torchao, `paged_adamw` bitsandbytes."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     """Paper: none."""
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
     """Longer gradients are scaled down to it. Handbook: 1.0 (the library's default)."""
     gradient_checkpointing: bool = False
     """Half the speed for less memory. Handbook: on; our choice: off until memory runs out."""
     group_by_length: bool = False
     """Batches of similar length: less padding, less random batches."""
-    template: str | None = Field(None, min_length=1)
+    template: str | None = Field(default=None, min_length=1)
     """Jinja text of a chat template, kept with the model. None: the base's own."""
-    seed: int = Field(42, ge=0)
+    seed: int = Field(default=42, ge=0)
     """Order of the rows and first values of adapters. Handbook: 42."""
-    save_every: int | None = Field(None, ge=1)
+    save_every: int | None = Field(default=None, ge=1)
     """Optimizer steps between checkpoints. Handbook: 100. None: no checkpoint; a killed run starts again."""
-    logging_every: int = Field(1, ge=1)
+    logging_every: int = Field(default=1, ge=1)
     """Optimizer steps between lines of the history. Handbook: 5 and 10; a line costs nothing here."""
 
     @model_validator(mode="after")
@@ -126,9 +129,9 @@ class Training(Strict):
 class SFTSettings(Training):
     """Supervised fine-tuning: next-token loss on dialogues."""
 
-    learning_rate: float = Field(2e-5, gt=0)
+    learning_rate: float = Field(default=2e-5, gt=0)
     """Paper and handbook: 2e-5 for all weights; handbook with LoRA: 2e-4."""
-    max_length: int = Field(2048, ge=16)
+    max_length: int = Field(default=2048, ge=16)
     """Tokens. Paper and handbook: 2048."""
     packing: bool = False
     """Several dialogues in one sequence of `max_length`. Paper: yes; only worth it with flash attention."""
@@ -139,21 +142,21 @@ class SFTSettings(Training):
 class DPOSettings(Training):
     """Direct preference optimization, arXiv 2305.18290."""
 
-    learning_rate: float = Field(5e-7, gt=0)
+    learning_rate: float = Field(default=5e-7, gt=0)
     """Paper and handbook: 5e-7 for all weights; handbook with LoRA: 5e-6."""
-    batch: int = Field(32, ge=1)
+    batch: int = Field(default=32, ge=1)
     """Pairs per optimizer step, over all devices. Paper: 32; handbook: 128."""
-    micro_batch: int = Field(4, ge=1)
+    micro_batch: int = Field(default=4, ge=1)
     """Pairs per device and forward pass."""
-    beta: float = Field(0.1, gt=0)
+    beta: float = Field(default=0.1, gt=0)
     """Strength of the pull towards the reference. Paper: 0.1; handbook: 0.01."""
     loss: Loss | dict[Loss, float] = "sigmoid"
     """One loss, or several with their weights: {sigmoid: 1, sft: 0.2}. Paper: sigmoid."""
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
     """Share of labels taken to be wrong; for `robust` and `exo_pair` only. EXO's paper: 0.001."""
     precompute_reference: bool = True
     """One pass of the reference before training instead of one per step: same numbers, less work."""
-    max_prompt: int | None = Field(None, ge=8)
+    max_prompt: int | None = Field(default=None, ge=8)
     """Tokens of the prompt that are kept, from its end. Handbook: 512. None: all."""
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback
 
-from trainers.arguments import load_model, load_tokenizer
+from trainers.arguments import compute, load_model, load_tokenizer
 from trainers.checkpoints import Watch, history, open_work
 from trainers.dpo import dpo_trainer
 from trainers.folder import write_folder
@@ -58,6 +58,8 @@ def train(job: Job, key: str) -> Path:
         "rows": {"train": rows.counts, "eval": held_out.counts if held_out else None},
         "trained_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "tokens_seen": int(getattr(trainer, "_total_train_tokens", 0)),
+        "compute": compute(settings),
+        "threads": torch.get_num_threads(),
         "lean_head": getattr(trainer, "lean_head", None),
         "seconds": {
             "prepare": round(prepared - start, 2),

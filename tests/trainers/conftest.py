@@ -122,7 +122,14 @@ def job(tiny: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
             pq.write_table(
                 pa.Table.from_pylist([row(i) for i in numbers]), tmp_path / f"{kind}-{name}.parquet"
             )
-        small = {"learning_rate": 1e-3, "batch": 8, "micro_batch": 4, "max_length": 128, "epochs": 2}
+        small: dict[str, Any] = {
+            "learning_rate": 1e-3,
+            "batch": 8,
+            "micro_batch": 4,
+            "max_length": 128,
+            "epochs": 2,
+        }
+        small["compute"] = "float32"
         return {
             "kind": kind,
             "name": f"tiny-{kind}",

@@ -27,7 +27,9 @@ def test_the_published_schema_gives_the_same_pair_as_the_explicit_one():
     published = {"prompt": "Why?", "chosen": QUESTION + GOOD, "rejected": QUESTION + BAD}
     repeated = {"prompt": QUESTION, "chosen": QUESTION + GOOD, "rejected": QUESTION + BAD}
     implicit = {"chosen": QUESTION + GOOD, "rejected": QUESTION + BAD}
-    assert {str(pair_of(row)) for row in (explicit, published, repeated, implicit)} == {str((QUESTION, GOOD, BAD))}
+    assert {str(pair_of(row)) for row in (explicit, published, repeated, implicit)} == {
+        str((QUESTION, GOOD, BAD))
+    }
 
 
 def test_a_dialogue_is_read_from_messages_even_beside_a_prompt_string():
@@ -39,7 +41,10 @@ def test_a_dialogue_is_read_from_messages_even_beside_a_prompt_string():
 @pytest.mark.parametrize(
     "row, words",
     [
-        ({"prompt": "Why?", "chosen": "Tea.", "rejected": "No."}, "column 'chosen' is 'Tea.'; a list of messages"),
+        (
+            {"prompt": "Why?", "chosen": "Tea.", "rejected": "No."},
+            "column 'chosen' is 'Tea.'; a list of messages",
+        ),
         ({"prompt": "Why?", "chosen": GOOD, "rejected": BAD}, "share no first message and prompt='Why?'"),
     ],
 )
@@ -77,7 +82,9 @@ def test_every_row_that_is_dropped_or_cut_is_counted(chatml: Any):
 
 
 def test_a_long_prompt_keeps_its_end(chatml: Any):
-    rows = Dataset.from_list([{"prompt": [said("user", "long " * 80 + "end?")], "chosen": GOOD, "rejected": BAD}])
+    rows = Dataset.from_list(
+        [{"prompt": [said("user", "long " * 80 + "end?")], "chosen": GOOD, "rejected": BAD}]
+    )
     tokens, counts = pairs_to_tokens(rows, chatml, DPOSettings(max_length=64, max_prompt=20))
     assert len(tokens[0]["prompt_ids"]) == 20 and counts["changed"] == {"prompt_cut": 1}
     assert chatml.decode(tokens[0]["prompt_ids"]).endswith("end?<|im_end|>\n<|im_start|>assistant\n")
@@ -98,7 +105,9 @@ def test_the_answer_and_its_end_token_are_trained_and_the_prompt_is_not(chatml: 
     assert trained.rstrip("\n") == "Tea.<|im_end|>"
     assert chatml.eos_token == chatml.pad_token  # and still the end token's label is there
     asked = chatml.apply_chat_template(QUESTION, tokenize=False, add_generation_prompt=True)
-    given = chatml.decode([t for t, label in zip(row["input_ids"], row["labels"], strict=True) if label == -100])
+    given = chatml.decode(
+        [t for t, label in zip(row["input_ids"], row["labels"], strict=True) if label == -100]
+    )
     assert given == asked
 
 
@@ -120,7 +129,9 @@ def test_pair_tokens_are_those_trl_makes(chatml: Any, tiny: Path, tmp_path: Path
     settings = DPOSettings(precompute_reference=False, max_length=128)
     model = AutoModelForCausalLM.from_pretrained(tiny)
     args = dpo_config(settings, tmp_path, 0)
-    theirs: Any = DPOTrainer(model=model, args=args, train_dataset=rows, processing_class=chatml).train_dataset
+    theirs: Any = DPOTrainer(
+        model=model, args=args, train_dataset=rows, processing_class=chatml
+    ).train_dataset
     ours = pairs_to_tokens(rows, chatml, settings).tokens
     for column in ("prompt_ids", "chosen_ids", "rejected_ids"):
         assert list(ours[column]) == list(theirs[column])

@@ -14,7 +14,9 @@ from trainers.settings import DPOSettings, LoRA, Loss, Optimizer, SFTSettings
 
 def test_accumulation_follows_from_the_batch_people_mean():
     assert DPOSettings(batch=64, micro_batch=4).accumulation(devices=2) == 8
-    with pytest.raises(ValueError, match="batch=30 is not a multiple of micro_batch=4 x 2 devices; set batch to a mul"):
+    with pytest.raises(
+        ValueError, match="batch=30 is not a multiple of micro_batch=4 x 2 devices; set batch to a mul"
+    ):
         DPOSettings(batch=30, micro_batch=4).accumulation(devices=2)
 
 
@@ -64,7 +66,7 @@ def test_an_adapter_is_refused_as_a_base_and_its_base_is_named(tmp_path: Path):
 
 def test_a_reference_of_another_base_is_noticed_before_training():
     check_reference(DPOSettings(), {"loss": 0.693147})
-    with pytest.raises(BadInput, match="loss before training is 0.8000 and not ln 2"):
+    with pytest.raises(BadInput, match=r"loss before training is 0\.8000 and not ln 2"):
         check_reference(DPOSettings(), {"loss": 0.8})
 
 
@@ -73,7 +75,9 @@ def test_adapters_in_bfloat16_are_moved_to_float32_and_counted():
 
     from trainers.guards import adapters_in_float32
 
-    model = torch.nn.ModuleDict({"lora_A": torch.nn.Linear(2, 2, dtype=torch.bfloat16), "base": torch.nn.Linear(2, 2)})
+    model = torch.nn.ModuleDict(
+        {"lora_A": torch.nn.Linear(2, 2, dtype=torch.bfloat16), "base": torch.nn.Linear(2, 2)}
+    )
     assert adapters_in_float32(model) == 2
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
@@ -90,7 +94,9 @@ def test_every_loss_makes_a_config(loss: Any, tmp_path: Path):
 @pytest.mark.parametrize("scheduler", ["cosine", "linear", "constant"])
 @pytest.mark.parametrize("optimizer", get_args(Optimizer))
 @pytest.mark.parametrize("switch", [False, True])
-def test_every_sft_config_we_can_produce_constructs(scheduler: Any, optimizer: Any, switch: bool, tmp_path: Path):
+def test_every_sft_config_we_can_produce_constructs(
+    scheduler: Any, optimizer: Any, switch: bool, tmp_path: Path
+):
     from trainers.sft import sft_config
 
     settings = SFTSettings(
@@ -104,7 +110,14 @@ def test_every_sft_config_we_can_produce_constructs(scheduler: Any, optimizer: A
     config = sft_config(settings, tmp_path, 1)
     assert config.gradient_accumulation_steps == 16 and config.learning_rate == 2e-5
     assert config.optim == OPTIMIZERS[settings.optimizer][0]
-    assert config.bf16 is False and config.gradient_checkpointing is switch
+    assert config.gradient_checkpointing is switch
+
+
+@pytest.mark.parametrize("compute, bf16", [("float32", False), ("bfloat16", True)])
+def test_the_matrix_products_run_in_what_was_asked_for(compute: Any, bf16: bool, tmp_path: Path):
+    from trainers.dpo import dpo_config
+
+    assert dpo_config(DPOSettings(compute=compute), tmp_path, 1).bf16 is bf16
 
 
 def test_adapters_can_sit_on_the_last_blocks_only():
