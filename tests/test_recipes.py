@@ -60,6 +60,13 @@ def test_the_texts_a_recipe_names_exist(path: Path):
             assert load_prompts(source)[0], f"{path.name}: {source.file} gives no prompt"
 
 
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_as_run_is_the_same_recipe(path: Path, tmp_path: Path):
+    recipe = load_recipe(path)
+    again = load_recipe(write(tmp_path, recipe.model_dump(mode="json")))
+    assert again.fingerprint == recipe.fingerprint
+
+
 def test_recipes_have_names_of_their_own():
     names = [load_recipe(path).name for path in RECIPES]
     assert len(set(names)) == len(names), names
