@@ -64,7 +64,7 @@ def contenders(run: Run, evaluation: Evaluation) -> list[Contender]:
         if isinstance(served, LlamaCpp):
             weights = next(iter(sorted(folder.glob("*.gguf"))), None)
             if weights is None:
-                raise RecipeError(f"{folder} has no GGUF for llama.cpp; set training.export: gguf")
+                raise RecipeError(f"{folder} has no GGUF for llama.cpp; set training.gguf: q8_0")
         model = served.model_copy(update={"model": str(weights), "revision": None})
         found.append(Contender(stage, model, {"trained": made["weights"], "served_as": served.kind}))
     return found

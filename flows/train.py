@@ -86,13 +86,13 @@ def job_of(run: Run, kind: Kind) -> SFTJob | DPOJob:
         "seed": recipe.seed,
         "recipe": (run.folder / "recipe.yaml").read_text() if (run.folder / "recipe.yaml").exists() else "",
     }
-    if plan.export == "gguf":
+    if plan.gguf is not None:
         if not isinstance(served, LlamaCpp):
             raise RecipeError(
-                f"training.export=gguf needs training.base to be a model of kind llamacpp, whose tokenizer is kept; "
+                f"training.gguf needs training.base to be a model of kind llamacpp, whose tokenizer is kept; "
                 f"{plan.base!r} is not one"
             )
-        fields["gguf"] = resolve_gguf(name, revision).path
+        fields |= {"gguf": resolve_gguf(name, revision).path, "gguf_type": plan.gguf}
     return (
         SFTJob(kind="sft", settings=settings, **fields)
         if kind == "sft"

@@ -3,8 +3,9 @@
     folder = "runs/x/dataset"
     load_dataset(folder)                  train_prefs train_sft train_gen test_prefs test_sft test_gen, of the
                                           columns of HuggingFaceH4/ultrafeedback_binarized, then lineage
-    load_dataset(folder, "trl")           train test: prompt, chosen, rejected, for DPOTrainer
-    load_dataset(folder, "trl_sft")       train test: messages, for SFTTrainer
+    load_dataset(folder, "trl")           train test: prompt, chosen, rejected, completion (= chosen), for
+                                         DPOTrainer and, as it is, SFTTrainer
+    load_dataset(folder, "trl_sft")       train test: messages, the best of n answers, for SFTTrainer
     load_dataset(folder, "trl_prompts")   train test: prompt, for online trainers
 
 The trainers' views are configs of their own: `datasets` gives all splits of one config the same columns and

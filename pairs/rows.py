@@ -35,7 +35,7 @@ COLUMNS: dict[str, Any] = {
     "scores": [("completion_id", TEXT), ("model", TEXT), ("score", NUMBER)],
 }
 VIEWS: dict[str, dict[str, Any]] = {
-    "trl": {"prompt": DIALOGUE, "chosen": DIALOGUE, "rejected": DIALOGUE},
+    "trl": {"prompt": DIALOGUE, "chosen": DIALOGUE, "rejected": DIALOGUE, "completion": DIALOGUE},
     "trl_sft": {"messages": DIALOGUE},
     "trl_prompts": {"prompt": DIALOGUE},
 }
@@ -98,8 +98,11 @@ def _empty_row(prompt: Prompt) -> Row:
 
 
 def trl_row(pair: Pair) -> Row:
+    """`completion` is the chosen answer again: TRL's SFTTrainer reads it, its DPOTrainer does not."""
+    chosen = [{"role": "assistant", "content": pair.chosen.text}]
     return {
         "prompt": dicts(pair.prompt.messages),
-        "chosen": [{"role": "assistant", "content": pair.chosen.text}],
+        "completion": chosen,
+        "chosen": chosen,
         "rejected": [{"role": "assistant", "content": pair.rejected.text}],
     }

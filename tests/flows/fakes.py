@@ -25,7 +25,9 @@ def answer(body: Body) -> Answer | list[str]:
     if is_judging(body):
         mean = 1 + 4 * luck("grade", body["messages"][-1]["content"])
         weights = [math.exp(-((label - mean) ** 2)) for label in range(1, 6)]
-        shares = {str(label): math.log(w / sum(weights)) for label, w in zip(range(1, 6), weights, strict=True)}
+        shares = {
+            str(label): math.log(w / sum(weights)) for label, w in zip(range(1, 6), weights, strict=True)
+        }
         return Answer(str(round(mean)), logprobs=shares)
     return [sentence(body["messages"], body["temperature"], body["seed"], i) for i in range(body["n"])]
 

@@ -55,7 +55,9 @@ async def test_prompts_become_a_dataset_and_a_second_run_asks_nothing(tmp_path: 
 async def test_shards_and_order_change_no_pair(tmp_path: Path, prompt_file: Path):
     with fake_model(answer) as fake:
         one = await build_preferences(recipe(fake.url, prompt_file), tmp_path / "a")
-        two = await build_preferences(recipe(fake.url, prompt_file, shard_size=3, shards_in_flight=1), tmp_path / "b")
+        two = await build_preferences(
+            recipe(fake.url, prompt_file, shard_size=3, shards_in_flight=1), tmp_path / "b"
+        )
     assert one["dataset"]["digest"] == two["dataset"]["digest"]
 
 
@@ -64,7 +66,9 @@ async def test_a_new_model_is_the_only_one_asked(tmp_path: Path, prompt_file: Pa
         settings = recipe(fake.url, prompt_file)
         await build_preferences(settings, tmp_path)
         fake.asked.clear()
-        await build_preferences(recipe(fake.url, prompt_file, samplers=[*samplers(settings), SAMPLER]), tmp_path)
+        await build_preferences(
+            recipe(fake.url, prompt_file, samplers=[*samplers(settings), SAMPLER]), tmp_path
+        )
     assert kinds(fake.asked) == (12, 12)
     assert {body["temperature"] for body in fake.asked if not is_judging(body)} == {0.7}
 
@@ -82,7 +86,9 @@ async def test_a_new_policy_asks_nothing_at_all(tmp_path: Path, prompt_file: Pat
     with fake_model(answer) as fake:
         await build_preferences(recipe(fake.url, prompt_file), tmp_path)
         fake.asked.clear()
-        result = await build_preferences(recipe(fake.url, prompt_file, pairs={"policy": "all_pairs"}), tmp_path)
+        result = await build_preferences(
+            recipe(fake.url, prompt_file, pairs={"policy": "all_pairs"}), tmp_path
+        )
     assert not fake.asked
     assert sum(result["dataset"]["pairs"].values()) > 0
 
@@ -105,7 +111,9 @@ async def test_faults_lose_no_row_and_double_none(tmp_path: Path, prompt_file: P
         key = json.dumps([body["messages"], body["temperature"], is_judging(body)])
         seen[key] = seen.get(key, 0) + 1
         if seen[key] == 1 and luck("fault", key) < 0.3:
-            return [Fault(500), Fault(429, headers={"retry-after": "0"}), Fault(close=True)][int(luck("kind", key) * 3)]
+            return [Fault(500), Fault(429, headers={"retry-after": "0"}), Fault(close=True)][
+                int(luck("kind", key) * 3)
+            ]
         return answer(body)
 
     with fake_model(answer) as fake:
@@ -143,12 +151,16 @@ async def test_too_many_failures_stop_the_run_with_its_answers_kept(tmp_path: Pa
         return Fault(400) if luck("refuse", body["messages"]) < 0.5 and not is_judging(body) else answer(body)
 
     with fake_model(refusing) as fake:
-        with pytest.raises(StageFailed, match=r"sampler cool: \d+ of 12 rows failed \(\d+ rejected_request\)"):
+        with pytest.raises(
+            StageFailed, match=r"sampler cool: \d+ of 12 rows failed \(\d+ rejected_request\)"
+        ):
             await generate_responses(recipe(fake.url, prompt_file), tmp_path)
         answered = [body for body in fake.asked if luck("refuse", body["messages"]) >= 0.5]
         fake.asked.clear()
         await build_preferences(recipe(fake.url, prompt_file, max_failed=1.0), tmp_path)
-        assert not [body for body in fake.asked if not is_judging(body)], "a refused request is not asked again"
+        assert not [body for body in fake.asked if not is_judging(body)], (
+            "a refused request is not asked again"
+        )
     assert answered
 
 
@@ -169,7 +181,9 @@ async def test_an_unreachable_endpoint_is_named_before_anything_is_asked(tmp_pat
             "gone": {"kind": "endpoint", "model": "m", "base_url": "http://127.0.0.1:9/v1"},
         }
         judge = {"kind": "rating", "model": "gone"}
-        with pytest.raises(WrongModel, match=r"models\.gone\.base_url: cannot reach http://127\.0\.0\.1:9/v1"):
+        with pytest.raises(
+            WrongModel, match=r"models\.gone\.base_url: cannot reach http://127\.0\.0\.1:9/v1"
+        ):
             await build_preferences(recipe(fake.url, prompt_file, models=models, judge=judge), tmp_path)
     assert not fake.asked
 
@@ -208,7 +222,9 @@ async def test_the_best_of_n_samples_become_rows_for_sft(tmp_path: Path, prompt_
     assert result["dataset"]["sft_rows"]["train"] > 0
 
 
-async def test_judgements_go_where_the_store_is(tmp_path: Path, prompt_file: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_judgements_go_where_the_store_is(
+    tmp_path: Path, prompt_file: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("ZEPHYR_CACHE", str(tmp_path / "cache"))
     with fake_model(answer) as fake:
         settings = recipe(fake.url, prompt_file)

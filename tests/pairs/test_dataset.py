@@ -80,7 +80,8 @@ def test_the_folder_loads_in_the_published_schema_with_all_six_splits(tmp_path: 
 
 def test_the_trainers_views_hold_nothing_else(tmp_path: Path):
     write(tmp_path / "dataset")
-    views = {"trl": ["prompt", "chosen", "rejected"], "trl_sft": ["messages"], "trl_prompts": ["prompt"]}
+    pairs = ["prompt", "chosen", "rejected", "completion"]
+    views = {"trl": pairs, "trl_sft": ["messages"], "trl_prompts": ["prompt"]}
     for config, columns in views.items():
         found = load(tmp_path / "dataset", config)
         assert set(found) == {"train", "test"}

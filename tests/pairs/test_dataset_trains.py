@@ -43,8 +43,8 @@ def tiny_model(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("view", ["trl", "trl_sft"])
-def test_trl_trains_on_the_folder_unchanged(view: str, tmp_path: Path):
+@pytest.mark.parametrize(("view", "kind"), [("trl", "dpo"), ("trl", "sft"), ("trl_sft", "sft")])
+def test_trl_trains_on_the_folder_unchanged(view: str, kind: str, tmp_path: Path):
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
     from trl.trainer.sft_config import SFTConfig
@@ -53,7 +53,7 @@ def test_trl_trains_on_the_folder_unchanged(view: str, tmp_path: Path):
     write_dataset(*parts(), tmp_path / "dataset", Card(name="teas", recipe="teas.yaml"))
     rows = datasets.load_dataset(str(tmp_path / "dataset"), view, cache_dir=str(tmp_path / "cache"))
     model = str(tiny_model(tmp_path / "tiny"))
-    config, trainer = (DPOConfig, DPOTrainer) if view == "trl" else (SFTConfig, SFTTrainer)
+    config, trainer = (DPOConfig, DPOTrainer) if kind == "dpo" else (SFTConfig, SFTTrainer)
     settings: Any = config(
         output_dir=str(tmp_path / "model"), max_steps=2, per_device_train_batch_size=2, max_length=256,
         bf16=False, use_cpu=True, eval_strategy="steps", eval_steps=2, logging_steps=1, save_strategy="no",
