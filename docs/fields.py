@@ -93,7 +93,7 @@ def default(field: FieldInfo) -> str:
         return "**required**"
     if field.default_factory is not None:
         made = field.default_factory()  # type: ignore[call-arg]
-        return "`{}`" if made == {} else "cores of the machine" if isinstance(made, int) else f"`{made}`"
+        return "`{}`" if made == {} else "usable cores" if isinstance(made, int) else f"`{made}`"
     value = field.default
     if value is None or value == "" or value == ():
         return "–"

@@ -148,6 +148,7 @@ WRONG = [
     ("samplers.0.temperatur=1", "samplers.0.temperatur", ["unknown key"]),
     ("samplers.0.top_p=0", "samplers.0.top_p", ["greater than 0", "0"]),
     ("samplers.0.n=0", "samplers.0.n", ["greater than or equal to 1", "0"]),
+    ("samplers.0.n=99", "samplers.cool.n", ["99 answers", "slots"]),
     ("samplers.0.model=big", "samplers.cool.model", ["'big' is not in models (smol)"]),
     ("samplers.1.name=cool", "samplers", ["'cool', 'cool'", "two have the same name"]),
     ("samplers.0.principle=nope", "principle", ["'principles/nope'", "principles/honesty"]),
@@ -167,7 +168,7 @@ WRONG = [
     ("training.dpo.lora.dropout=0.1", "training.dpo", ["dropout=0.1"]),
     ("training.dpo.label_smoothing=0.1", "training.dpo", ["label_smoothing=0.1", "robust"]),
     ("training.sft.dtype=float16", "training.sft.dtype", ["'float16'", "'bfloat16'"]),
-    ("training.export=onnx", "training.export", ["'onnx'", "'gguf'"]),
+    ("training.gguf=onnx", "training.gguf", ["'onnx'", "'q8_0'"]),
     ("training=null", "evaluation", ["`training` is missing"]),
     ("evaluation.sampler.model=big", "samplers.evaluation.model", ["'big' is not in models (smol)"]),
 ]
@@ -243,7 +244,7 @@ def test_an_adapter_names_its_server_without_quotes(tmp_path: Path):
     [
         "training.dpo.batch=4",  # below micro_batch 8
         "training.dpo.batch=30",  # micro_batch 8 divides it on no number of devices
-        "models.smol={kind: vllm, model: m}",  # training.export=gguf needs llama.cpp's tokenizer
+        "models.smol={kind: vllm, model: m}",  # a GGUF needs llama.cpp's tokenizer
         "models.smol={kind: endpoint, model: m, base_url: 'http://127.0.0.1:1/v1'}",  # serves no new weights
         "judge.members.1.prompt=judges/nope",
         "judge.members.1.aspects=[nope]",
