@@ -1,16 +1,46 @@
 """What a run says of itself in Prefect: Markdown artifacts under the same keys every time."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
-from prefect.artifacts import acreate_markdown_artifact
+from prefect.artifacts import (
+    acreate_markdown_artifact,
+    acreate_progress_artifact,
+    aupdate_progress_artifact,
+)
 
 from flows.facts import Facts
+from flows.progress import display
+
+EVERY = 10.0
+"""Seconds between two updates of the progress in Prefect: it is for people, and each one is a write to its database."""
 
 
 async def publish_plan(name: str, text: str) -> None:
     await acreate_markdown_artifact(
         key="plan", markdown=f"# Plan of {name}\n\n```\n{text}\n```", description="Before the run"
     )
+
+
+@asynccontextmanager
+async def progress_artifact() -> AsyncIterator[None]:
+    """Rows finished of rows wanted, over all stages on display, while the block runs."""
+    artifact = await acreate_progress_artifact(progress=0.0, key="progress", description="Rows finished")
+
+    async def keep_up() -> None:
+        while True:
+            await asyncio.sleep(EVERY)
+            await aupdate_progress_artifact(artifact, progress=display().percent)
+
+    updating = asyncio.create_task(keep_up())
+    try:
+        yield
+    finally:
+        updating.cancel()
+        await asyncio.gather(updating, return_exceptions=True)
+    await aupdate_progress_artifact(artifact, progress=display().percent)
 
 
 async def publish_summary(facts: Facts) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.artifacts import publish_summary
+from flows.artifacts import progress_artifact, publish_summary
 from flows.dataset import build_dataset
 from flows.facts import Facts
 from flows.progress import display
@@ -227,9 +227,10 @@ async def answer_and_judge(
 
             await _together(judge(member) for member in members)
 
-    await _together(
-        one(own, index, chunk) for index, chunk in shards(prompts, recipe.shard_size) for own in results
-    )
+    async with progress_artifact():
+        await _together(
+            one(own, index, chunk) for index, chunk in shards(prompts, recipe.shard_size) for own in results
+        )
     for own in results:
         _check(f"sampler {own.sampler.name}", own.receipts.values(), recipe.max_failed)
         for name, receipts in own.judged.items():

@@ -57,6 +57,12 @@ class Display:
 
         return step
 
+    @property
+    def percent(self) -> float:
+        """Of all rows on display, 0 to 100."""
+        total = sum(bar.total for bar in self.bars.values())
+        return 100.0 * sum(bar.done for bar in self.bars.values()) / total if total else 100.0
+
     def say(self, text: str) -> None:
         """One line a person should read."""
         if self.rich is not None:

@@ -83,7 +83,7 @@ class Recipe(Strict):
             served = self.models[sampler.model]
             if isinstance(served, LlamaCpp) and sampler.n > served.slots:
                 raise ValueError(
-                    f"samplers.{sampler.name}.n: {sampler.n} answers need as many slots of {sampler.model!r}, which has "
+                    f"samplers.{sampler.name}.n: {sampler.n} answers need as many slots, {sampler.model!r} has "
                     f"{served.slots}; lower n or raise models.{sampler.model}.slots"
                 )
         asked = [fingerprint(self.asked(sampler)) for sampler in self.samplers]

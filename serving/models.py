@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 RESTARTS, WITHIN = 3, 600.0
 """A managed server may be restarted this often within so many seconds; then the run stops."""
 LOOK, PATIENCE = 10.0, 180.0
-"""Seconds between looks at a server's token counters, and without a token, requests waiting, until it counts as hung."""
+"""Seconds between looks at a server's token counters, and without a token, while asked, until it counts as hung."""
 
 
 class Server(Protocol):
@@ -80,7 +80,7 @@ class Managed:
             return self._url
 
     async def recover(self) -> None:
-        """Called by a lane that cannot reach the server: end it if it is dead, so that the next request starts it again.
+        """Called by a lane that cannot reach the server: end it if it is dead; the next request starts it again.
 
         Raises:
             ServingError: it died too often.

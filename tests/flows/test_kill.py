@@ -1,4 +1,4 @@
-"""kill -9 in the middle, the same command again: nothing is lost, nothing is asked twice, and the dataset is the same."""
+"""kill -9 in the middle, the same command again: nothing is lost or asked twice, and the dataset is the same."""
 
 import json
 import os
