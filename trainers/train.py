@@ -79,7 +79,14 @@ def _tokens(job: Job, tokenizer: Any, data: Any) -> Rows:
 def _evaluate(trainer: Any) -> dict[str, float]:
     """The held-out rows' `loss` and the trainer's metrics, without its prefixes and timings."""
     found = trainer.evaluate()
-    timing = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "eval_num_tokens", "epoch")
+    timing = (
+        "eval_runtime",
+        "eval_model_preparation_time",
+        "eval_samples_per_second",
+        "eval_steps_per_second",
+        "eval_num_tokens",
+        "epoch",
+    )
     return {k.removeprefix("eval_"): round(float(v), 6) for k, v in found.items() if k not in timing}
 
 

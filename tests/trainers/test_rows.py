@@ -78,7 +78,7 @@ def test_every_row_that_is_dropped_or_cut_is_counted(chatml: Any):
         "prompt_too_long": 1,
     }
     assert counts["changed"] == {"chosen_cut": 1}
-    assert all(len(row["prompt_ids"]) + len(row["chosen_ids"]) <= 64 for row in tokens)
+    assert all(len(row["prompt_ids"]) + len(row["chosen_ids"]) <= 64 for row in tokens.to_list())
 
 
 def test_a_long_prompt_keeps_its_end(chatml: Any):

@@ -21,7 +21,7 @@ def test_accumulation_follows_from_the_batch_people_mean():
 
 
 def test_the_earlier_of_epochs_and_steps_ends_training():
-    settings = {"batch": 8, "micro_batch": 8}
+    settings: dict[str, Any] = {"batch": 8, "micro_batch": 8}
     assert SFTSettings(**settings, epochs=3).steps(20) == 9
     assert SFTSettings(**settings, epochs=3, max_steps=4).steps(20) == 4
     assert SFTSettings(**settings, epochs=1, max_steps=40).steps(20) == 3
