@@ -134,12 +134,14 @@ def plan(
     recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False
 ) -> None:
     """Calls, tokens and money before anything is spent, and what is there already."""
-    from flows.plan import plan as count
-    from flows.plan import plan_text
-    from flows.run import Run
 
     def work() -> dict[str, Any]:
-        found = Run.at(_recipe(recipe, set), out, store)
+        settings = _recipe(recipe, set)
+        from flows.plan import plan as count
+        from flows.plan import plan_text
+        from flows.run import Run
+
+        found = Run.at(settings, out, store)
         return count(found).content() | {"text": plan_text(found)}
 
     answer(work, json, lambda result: result["text"])
@@ -258,11 +260,20 @@ def show(
     json: Json = False,
 ) -> None:
     """One record at every stage, with the judge's exact prompt and raw answer."""
-    from flows.run import Run
-    from flows.show import show as find
-    from flows.show import show_text
 
-    answer(lambda: find(Run.at(_recipe(recipe, set), out, store), prompt_id), json, show_text)
+    def work() -> dict[str, Any]:
+        settings = _recipe(recipe, set)
+        from flows.run import Run
+        from flows.show import show as find
+
+        return find(Run.at(settings, out, store), prompt_id)
+
+    def text(record: dict[str, Any]) -> str:
+        from flows.show import show_text
+
+        return show_text(record)
+
+    answer(work, json, text)
 
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as runs/quickstart.")]

@@ -2,11 +2,11 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
+from flows.answers import Answers
 from flows.facts import Facts
 from flows.recipe import Recipe
-from flows.run import Run, completions_of, judgements_of
+from flows.run import Run
 from judges.jury import Jury, combine
 from pairs.best_of_n import SftRow, best_of_n
 from pairs.card import Card, CardModel, FunnelStep
@@ -31,41 +31,29 @@ class Judged:
     """By completion id."""
 
 
-def judged_prompts(run: Run, prompts: list[Prompt], answers: Any) -> list[Judged]:
+def judged_prompts(run: Run, prompts: list[Prompt], answers: list[Answers]) -> list[Judged]:
     """All answers of a run, joined by place and checked by id."""
     jury = run.recipe.jury
     cases = [Judged(prompt, [], {}) for prompt in prompts]
     for own in answers:
-        for index, receipt in own.receipts.items():
+        for index in own.receipts:
             first = index * run.recipe.shard_size
-            rows = completions_of(own.stage, receipt, own.sampler.name)
-            verdicts = [
-                judgements_of(own.judge_stages[name], receipts[index])
-                for name, receipts in own.judged.items()
-            ]
-            place = 0
+            rows, judgements = own.completions(index), own.judgements(index)
             for case, completions in zip(cases[first : first + len(rows)], rows, strict=True):
                 for completion in completions:
-                    judgements = [judgement for judge in verdicts for judgement in judge[place]]
-                    place += 1
-                    _check_join(case.prompt, completion, judgements)
-                    case.judgements[completion.id] = judgements
-                    case.candidates.append(candidate(completion, judgements, jury))
+                    if completion.prompt_id != case.prompt.id:
+                        raise DatasetError(
+                            f"prompt {case.prompt.id[:12]} met a completion of {completion.prompt_id[:12]}: "
+                            f"{own.stage.folder} is not of these prompts; delete it and run again"
+                        )
+                    case.judgements[completion.id] = judgements.get(completion.id, [])
+                    case.candidates.append(candidate(completion, case.judgements[completion.id], jury))
     return cases
 
 
 def candidate(completion: Completion, judgements: list[Judgement], jury: Jury) -> Candidate:
     score = combine(judgements, jury)
     return Candidate(completion, score.value, score.spread, score.why)
-
-
-def _check_join(prompt: Prompt, completion: Completion, judgements: list[Judgement]) -> None:
-    strangers = [j.completion_id for j in judgements if j.completion_id != completion.id]
-    if completion.prompt_id != prompt.id or strangers:
-        raise DatasetError(
-            f"prompt {prompt.id[:12]} met a completion of {completion.prompt_id[:12]} with judgements of "
-            f"{strangers or [completion.id]}: the shards do not belong together; delete this run's judgements/"
-        )
 
 
 @dataclass(frozen=True)
@@ -83,7 +71,7 @@ def build_dataset(
     run: Run,
     prompts: list[Prompt],
     dropped: list[Dropped],
-    answers: Any,
+    answers: list[Answers],
     facts: Facts,
     *,
     pairs_too: bool = True,

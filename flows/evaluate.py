@@ -15,9 +15,10 @@ from typing import Any
 from prefect import flow
 
 from flows.artifacts import publish_summary
+from flows.collect import answer_and_judge
 from flows.dataset import Judged, judged_prompts
 from flows.facts import Facts
-from flows.preferences import answer_and_judge, gather_prompts, models_of
+from flows.inputs import gather_prompts, models_of
 from flows.progress import display
 from flows.recipe import Evaluation, Recipe, RecipeError
 from flows.run import Run
@@ -25,7 +26,7 @@ from judges.rules import RuleError, all_kept
 from records.ids import chance, seed_of
 from records.schema import Prompt
 from serving.models import open_models
-from serving.settings import Adapter, Endpoint, LlamaCpp, Model, Sampler
+from serving.settings import LlamaCpp, Model, Sampler
 
 BASE = "base"
 ROUNDS = 10_000
@@ -45,15 +46,10 @@ def contenders(run: Run, evaluation: Evaluation) -> list[Contender]:
     """The base and every trained model of the run.
 
     Raises:
-        RecipeError: the sampler's model cannot serve other weights, or a model was not exported for it.
+        RecipeError: a model was trained without the GGUF file that llama.cpp needs.
     """
     name = evaluation.sampler.model
     served = run.recipe.models[name]
-    if isinstance(served, Endpoint | Adapter):
-        raise RecipeError(
-            f"evaluation.sampler.model: {name!r} is of kind {served.kind}, which cannot serve the trained models; "
-            "name a model of kind llamacpp or vllm"
-        )
     found = [Contender(BASE, served, served.identity)]
     for stage in ("sft", "dpo"):
         folder = run.model_folder(stage)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from flows.preferences import gather_prompts
+from flows.inputs import gather_prompts
 from flows.run import Run
 from records.schema import Prompt
 from serving.settings import Endpoint

@@ -15,7 +15,7 @@ from prompts.principle import wordings
 from prompts.sources import PromptSource
 from records.base import Strict
 from records.ids import fingerprint
-from serving.settings import Adapter, LlamaCpp, Model, Name, Sampler
+from serving.settings import Adapter, Endpoint, LlamaCpp, Model, Name, Sampler
 from trainers.settings import DPOSettings, SFTSettings
 
 
@@ -93,11 +93,43 @@ class Recipe(Strict):
                     f"sampler {name!r} asks exactly what another one asks; give them different seeds"
                 )
         for member in self.jury.members:
+            member.asked()
+            for aspect in member.aspects:
+                member.question(aspect)
             if member.kind == "rating":
                 _known(member.model, self.models, f"judge {member.name}.model")
         for name, model in self.models.items():
-            if isinstance(model, Adapter) and getattr(self.models.get(model.on), "kind", None) != "vllm":
-                raise ValueError(f"models.{name}.on: {model.on!r} must name a model of kind vllm")
+            if (
+                isinstance(model, Adapter)
+                and getattr(self.models.get(model.served_by), "kind", None) != "vllm"
+            ):
+                raise ValueError(
+                    f"models.{name}.served_by: {model.served_by!r} must name a model of kind vllm"
+                )
+        for stage in ("sft", "dpo"):
+            settings = getattr(self.training, stage, None)
+            if settings is not None:
+                try:
+                    settings.accumulation(devices=1)
+                except ValueError as error:
+                    raise ValueError(f"training.{stage}: {error}") from error
+        base = self.models.get(self.training.base) if self.training else None
+        if self.training and self.training.gguf and not isinstance(base, LlamaCpp):
+            raise ValueError(
+                f"training.gguf={self.training.gguf} needs training.base to be a model of kind llamacpp, whose "
+                f"tokenizer is kept; {self.training.base!r} is not one"
+            )
+        if self.evaluation:
+            asked_as = self.models[self.evaluation.sampler.model]
+            if isinstance(asked_as, Endpoint | Adapter):
+                raise ValueError(
+                    f"evaluation.sampler.model: {self.evaluation.sampler.model!r} is of kind {asked_as.kind}, which "
+                    "cannot serve the trained models; name a model of kind llamacpp or vllm"
+                )
+            if isinstance(asked_as, LlamaCpp) and self.training and not self.training.gguf:
+                raise ValueError(
+                    "evaluation: llama.cpp serves the trained models from GGUF files; set training.gguf: q8_0"
+                )
         if self.evaluation and not self.training:
             raise ValueError(
                 "evaluation: compares a model before and after training, and `training` is missing"
@@ -135,6 +167,20 @@ def _known(name: str, models: dict[str, Any], where: str) -> None:
         raise ValueError(f"{where}: {name!r} is not in models ({', '.join(models)})")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key written twice is an error, not the last one."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key.value!r} stands twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe file, with `a.b=c` replacements; values are YAML, list items are named by their place.
 
@@ -142,16 +188,21 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: the file or an override cannot be read, or a field has a wrong value; names each field.
     """
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.load(path.read_text(), _Loader)
     except FileNotFoundError as error:
         near = sorted(str(p) for p in Path("recipes").glob("*.yaml"))
         raise RecipeError(f"no recipe {str(path)!r}; recipes/ holds {', '.join(near) or 'none'}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path} is not readable YAML: {error}") from error
+        raise RecipeError(f"{path} is not readable YAML: {_one_line(error)}") from error
     if not isinstance(data, dict):
         raise RecipeError(f"{path} must hold fields (name: …), not {type(data).__name__}")
     for override in overrides:
         _replace(data, override)
+    for source in data.get("prompts") or ():
+        if isinstance(source, dict) and isinstance(source.get("file"), str):
+            beside = path.parent / source["file"]
+            if not Path(source["file"]).is_absolute() and beside.is_file():
+                source["file"] = str(beside)
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:
@@ -159,21 +210,27 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def explain(error: ValidationError) -> str:
-    """One line per wrong field: where, what came, what was wanted."""
-    lines = []
+    """One line per wrong field: where, what was wanted, what came."""
+    wanted: dict[str, dict[str, str]] = {}
     for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"]) or "recipe"
+        # a union adds its branches to the place: `literal['sigmoid',…]`, `dict[…]`, `str`
+        parts = [
+            str(part) for part in problem["loc"] if not re.search(r"[\[(]|^(str|dict|int|float)$", str(part))
+        ]
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = "unknown key; it is not a field here"
-        came = problem["input"]
-        shown = (
-            ""
-            if isinstance(came, dict | list) or problem["type"] in ("missing", "value_error")
-            else f" (got {came!r})"
-        )
-        lines.append(f"  {where}: {message}{shown}")
-    return "\n".join(lines)
+        came, silent = problem["input"], problem["type"] in ("missing", "value_error")
+        got = "" if silent or isinstance(came, dict | list) else f" (got {came!r})"
+        wanted.setdefault(".".join(parts) or "recipe", {})[message] = got
+    return "\n".join(
+        f"  {where}: {'; or: '.join(messages)}{next(iter(messages.values()))}"
+        for where, messages in wanted.items()
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _replace(data: dict[str, Any], override: str) -> None:
@@ -191,4 +248,4 @@ def _replace(data: dict[str, Any], override: str) -> None:
         else:
             here[last] = value
     except (IndexError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise RecipeError(f"--set {override!r}: no such place in the recipe ({error})") from error
+        raise RecipeError(f"--set {override!r}: no such place in the recipe ({_one_line(error)})") from error

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from flows.answers import stored
 from flows.dataset import Judged, judged_prompts
 from flows.facts import Facts
+from flows.inputs import gather_prompts
 from flows.plan import plan_text
-from flows.preferences import gather_prompts
 from flows.recipe import RecipeError, load_recipe
 from flows.run import Run
-from flows.show import stored
 from pairs.policies import pair_all
 from records.schema import Completion, Pair
 from reports.data import (

@@ -19,10 +19,8 @@ import yaml
 
 from flows.recipe import Recipe
 from judges.jury import Member
-from records.arrow import plain_prompt
-from records.ids import fingerprint
-from records.schema import Completion, Judgement, Prompt
-from records.store import Receipt, Row, Stage, exclusive
+from records.schema import Prompt
+from records.store import Stage, exclusive
 from serving.settings import Sampler
 
 
@@ -96,38 +94,3 @@ def shards(prompts: list[Prompt], size: int) -> Iterator[tuple[int, list[Prompt]
     """The prompts in shards of `size`, numbered."""
     for index in range(0, len(prompts), size):
         yield index // size, prompts[index : index + size]
-
-
-def store_prompts(stage: Stage, prompts: list[Prompt], size: int) -> list[Receipt]:
-    """Seal the prompts; done before anything is asked, so a run can be read without its source."""
-    receipts = []
-    for index, chunk in shards(prompts, size):
-        keys = [prompt.id for prompt in chunk]
-        receipt = stage.sealed(index, keys)
-        if receipt is None:
-            shard = stage.open(index, keys)
-            missing = set(shard.missing)
-            for prompt in chunk:
-                if prompt.id in missing:
-                    shard.put(Row(prompt.id, [plain_prompt(prompt)]))
-            receipt = shard.seal()
-        receipts.append(receipt)
-    return receipts
-
-
-def completions_of(stage: Stage, receipt: Receipt, name: str) -> list[list[Completion]]:
-    """Each prompt's completions, in the prompts' order; empty where it was dropped.
-
-    `name`: the sampler's name now; the folder may hold answers asked under an earlier one.
-    """
-    return [[Completion(**answer | {"model": name}) for answer in row.answers] for row in stage.rows(receipt)]
-
-
-def judgements_of(stage: Stage, receipt: Receipt) -> list[list[Judgement]]:
-    """Each completion's judgements, in the completions' order."""
-    return [[Judgement(**answer) for answer in row.answers] for row in stage.rows(receipt)]
-
-
-def judgement_key(completion: Completion) -> str:
-    """What a judgement is of: this completion with this text. A sampled text can differ when it is asked anew."""
-    return fingerprint(completion.id, completion.text)

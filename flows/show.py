@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from flows.answers import stored
 from flows.dataset import judged_prompts
-from flows.preferences import Answers, gather_prompts
+from flows.inputs import gather_prompts
 from flows.recipe import RecipeError
 from flows.run import Run
 from judges.rating import Rating
@@ -60,26 +61,6 @@ def show(run: Run, wanted: str | None) -> dict[str, Any]:
             for p in pairs
         ],
     }
-
-
-def stored(run: Run) -> list[Answers]:
-    """What lies in the run's folder, sealed; nothing is asked."""
-    results = []
-    for sampler in run.recipe.samplers:
-        own = Answers(sampler, run.completions_stage(sampler))
-        own.judge_stages = {
-            m.name: run.judgements_stage(m, own.stage.fingerprint) for m in run.recipe.jury.members
-        }
-        index = 0
-        while (receipt := own.stage.receipt(index)) is not None:
-            judged = {name: stage.receipt(index) for name, stage in own.judge_stages.items()}
-            if all(judged.values()):
-                own.receipts[index] = receipt
-                for name, one in judged.items():
-                    own.judged.setdefault(name, {})[index] = one  # type: ignore[assignment]
-            index += 1
-        results.append(own)
-    return results
 
 
 def _asked(member: Any, prompt: Prompt, completion: Completion, aspect: str) -> str | None:

@@ -18,7 +18,6 @@ from flows.progress import display
 from flows.recipe import Recipe, RecipeError
 from flows.run import Run
 from serving import guard
-from serving.settings import LlamaCpp
 from trainers.job import Data, DPOJob, SFTJob
 
 Kind = Literal["sft", "dpo"]
@@ -87,11 +86,6 @@ def job_of(run: Run, kind: Kind) -> SFTJob | DPOJob:
         "recipe": (run.folder / "recipe.yaml").read_text() if (run.folder / "recipe.yaml").exists() else "",
     }
     if plan.gguf is not None:
-        if not isinstance(served, LlamaCpp):
-            raise RecipeError(
-                f"training.gguf needs training.base to be a model of kind llamacpp, whose tokenizer is kept; "
-                f"{plan.base!r} is not one"
-            )
         fields |= {"gguf": resolve_gguf(name, revision).path, "gguf_type": plan.gguf}
     return (
         SFTJob(kind="sft", settings=settings, **fields)

@@ -29,10 +29,12 @@ class Verdict:
 class Judge(Protocol):
     """A judge sees a prompt and completions and, through `Chat`, one model. No server, disk or flow.
 
-    Returns one list of verdicts per completion, in the completions' order. Raises what `Chat` raises.
+    Returns one verdict per completion on one of the judge's aspects, in their order. Raises what `Chat` raises.
     """
 
-    async def __call__(self, prompt: Prompt, completions: Sequence[Completion]) -> list[list[Verdict]]: ...
+    async def __call__(
+        self, prompt: Prompt, completions: Sequence[Completion], aspect: str
+    ) -> list[Verdict]: ...
 
 
 class Builds(Protocol):
@@ -41,8 +43,15 @@ class Builds(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def aspects(self) -> tuple[str, ...]: ...
+
     def asked(self) -> dict[str, object]:
-        """Everything that decides its verdicts besides the model's identity, texts included."""
+        """Everything that decides its verdicts besides the model's identity and the aspect, texts included."""
+        ...
+
+    def question(self, aspect: str) -> str:
+        """The text that asks about one aspect; in each judgement's key, so a new aspect costs only its own calls."""
         ...
 
     def build(self, chat: Chat | None) -> Judge: ...

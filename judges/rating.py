@@ -9,6 +9,7 @@ The question about the aspect comes last and everything before the completion is
 prompt, so a server with a prefix cache reads the instruction once.
 """
 
+import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -48,12 +49,13 @@ class Rating(Strict):
     """Alternatives asked for. vLLM and OpenAI allow 20."""
 
     def asked(self) -> dict[str, object]:
-        """Everything that decides this judge's answers, the texts included: part of the fingerprint."""
-        texts = [
-            load_prompt(self.prompt).text,
-            *(load_prompt(f"aspects/{aspect}").text for aspect in self.aspects),
-        ]
-        return self.model_dump(mode="json", exclude={"model"}) | {"texts": texts}
+        """Everything that decides this judge's answers but the aspect, the text included: part of the fingerprint."""
+        settings = self.model_dump(mode="json", exclude={"name", "model", "aspects"})
+        return settings | {"text": load_prompt(self.prompt).text}
+
+    def question(self, aspect: str) -> str:
+        """The text that asks about one aspect."""
+        return load_prompt(f"aspects/{aspect}").text.strip()
 
     def build(self, chat: Chat | None) -> "Rater":
         return Rater(self, chat)
@@ -69,11 +71,10 @@ class Rater:
             aspect: load_prompt(f"aspects/{aspect}").text.strip() for aspect in settings.aspects
         }
 
-    async def __call__(self, prompt: Prompt, completions: Sequence[Completion]) -> list[list[Verdict]]:
-        return [
-            [await self.rate(prompt, completion, aspect) for aspect in self.settings.aspects]
-            for completion in completions
-        ]
+    async def __call__(self, prompt: Prompt, completions: Sequence[Completion], aspect: str) -> list[Verdict]:
+        return list(
+            await asyncio.gather(*(self.rate(prompt, completion, aspect) for completion in completions))
+        )
 
     def messages(self, prompt: Prompt, completion: Completion, aspect: str) -> tuple[dict[str, str], ...]:
         """The judge's exact prompt."""

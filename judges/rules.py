@@ -36,6 +36,14 @@ class Rules(Strict):
         """Everything that decides this judge's verdicts: part of the fingerprint."""
         return self.model_dump(mode="json") | {"version": VERSION}
 
+    @property
+    def aspects(self) -> tuple[str, ...]:
+        return (ASPECT,)
+
+    def question(self, aspect: str) -> str:
+        """None is asked; the constraints come with the prompt."""
+        return ""
+
     def build(self, chat: Chat | None = None) -> "RulesJudge":
         return RulesJudge(self)
 
@@ -44,15 +52,17 @@ class RulesJudge:
     def __init__(self, settings: Rules) -> None:
         self.settings = settings
 
-    async def __call__(self, prompt: Prompt, completions: Sequence[Completion]) -> list[list[Verdict]]:
+    async def __call__(
+        self, prompt: Prompt, completions: Sequence[Completion], aspect: str = ASPECT
+    ) -> list[Verdict]:
         try:
             constraints = read_constraints(prompt, self.settings.reference)
         except RuleError as error:
-            return [[Verdict(ASPECT, "rule_error", 0, 1, detail=str(error))] for _ in completions]
+            return [Verdict(aspect, "rule_error", 0, 1, detail=str(error)) for _ in completions]
         if not constraints:
             none = "the prompt has no constraints a machine can check"
-            return [[Verdict(ASPECT, "not_applicable", 0, 1, detail=none)] for _ in completions]
-        return [[judge_text(completion.text, constraints)] for completion in completions]
+            return [Verdict(aspect, "not_applicable", 0, 1, detail=none) for _ in completions]
+        return [judge_text(completion.text, constraints) for completion in completions]
 
 
 def judge_text(text: str, constraints: Sequence[Constraint]) -> Verdict:

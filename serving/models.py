@@ -170,7 +170,7 @@ async def open_models(
     adapters: dict[str, dict[str, Path]] = {}
     for name, model in models.items():
         if isinstance(model, Adapter):
-            adapters.setdefault(model.on, {})[name] = Path(model.model)
+            adapters.setdefault(model.served_by, {})[name] = Path(model.model)
     for name, model in models.items():
         if isinstance(model, LlamaCpp | Vllm):
             managed[name] = Managed(name, _builder(name, model, folder, adapters.get(name, {})), say)
@@ -259,7 +259,7 @@ def _lane(name: str, model: Model, managed: dict[str, Managed], checked: Once) -
             requests_per_minute=model.requests_per_minute,
             tokens_per_minute=model.tokens_per_minute,
         )
-    owner = managed[model.on if isinstance(model, Adapter) else name]
+    owner = managed[model.served_by if isinstance(model, Adapter) else name]
 
     async def connect_managed() -> Transport:
         await checked()

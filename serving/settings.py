@@ -34,6 +34,7 @@ class Sampler(Strict):
     principle: str | dict[str, float] | None = None
     """System prompt: a file of prompts/principles, or several with their odds, drawn by prompt id."""
     stop: tuple[str, ...] = ()
+    """Texts that end an answer; they are not part of it."""
 
 
 class Serving(Strict):
@@ -64,6 +65,7 @@ class LlamaCpp(Serving):
 
     kind: Literal["llamacpp"] = "llamacpp"
     max_in_flight: int = Field(default=16, ge=1)
+    """Requests at the model at one time, at most."""
     slots: int = Field(default=8, ge=1)
     """Sequences decoded together."""
     context: int = Field(default=1024, ge=64)
@@ -79,6 +81,7 @@ class Vllm(Serving):
 
     kind: Literal["vllm"] = "vllm"
     max_in_flight: int = Field(default=256, ge=1)
+    """Requests at the model at one time, at most."""
     python: str | None = None
     """Interpreter of vLLM's own environment; else $ZEPHYR_VLLM_PYTHON, else `vllm` on PATH."""
     args: dict[str, str | int | float | bool] = Field(default_factory=dict)
@@ -86,7 +89,9 @@ class Vllm(Serving):
     env: dict[str, str] = Field(default_factory=dict)
     """Environment of the server, above this process's own."""
     dtype: str = "auto"
+    """Of the weights, as vLLM names it; auto takes the checkpoint's."""
     start_timeout: float = Field(default=1200, gt=0)
+    """Seconds until the server must answer; a large model loads for minutes."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -97,7 +102,7 @@ class Adapter(Serving):
     """A LoRA this project trained, on a vLLM that serves its base. `model` is the adapter's folder."""
 
     kind: Literal["adapter"] = "adapter"
-    on: str
+    served_by: str
     """The `vllm` model of the recipe that serves the base."""
 
 
@@ -114,14 +119,13 @@ class Endpoint(Serving):
     dialect: Literal["vllm", "openai"] = "openai"
     """`vllm` where it is one: restricted answers and answers with a given beginning are then asked for in its words."""
     requests_per_minute: float | None = Field(default=None, gt=0)
+    """None: as fast as it answers."""
     tokens_per_minute: float | None = Field(default=None, gt=0)
     """Prompt tokens and max_tokens together, counted before asking."""
     price_in: float = Field(default=0, ge=0)
     """Per million prompt tokens."""
     price_out: float = Field(default=0, ge=0)
     """Per million answer tokens."""
-    logprobs: bool = True
-    """Whether it gives token log-probabilities; without them a rating is sampled."""
 
 
 Model = Annotated[LlamaCpp | Vllm | Adapter | Endpoint, Field(discriminator="kind")]

@@ -24,7 +24,9 @@ def choice(**probabilities: float) -> Choice:
 
 
 def test_the_score_is_the_mean_not_the_likeliest_label():
-    verdict = from_logprobs(Choice("4", "stop", (Token("4", {"4": math.log(0.6), "2": math.log(0.4)}),)), "quality", 0.5)
+    verdict = from_logprobs(
+        Choice("4", "stop", (Token("4", {"4": math.log(0.6), "2": math.log(0.4)}),)), "quality", 0.5
+    )
     assert verdict.score == pytest.approx(0.6 * 4 + 0.4 * 2)
     assert verdict.spread == pytest.approx(math.sqrt(0.6 * 0.8**2 + 0.4 * 1.2**2))
     assert verdict.off_scale == pytest.approx(0)
@@ -32,7 +34,9 @@ def test_the_score_is_the_mean_not_the_likeliest_label():
 
 def test_spellings_of_a_label_are_added_up_and_the_rest_is_off_scale():
     tokens = {"5": 0.4, " 5": 0.3, "10": 0.1, "Five": 0.05, "1": 0.1}
-    verdict = from_logprobs(Choice("5", "stop", (Token("5", {t: math.log(p) for t, p in tokens.items()}),)), "q", 0.5)
+    verdict = from_logprobs(
+        Choice("5", "stop", (Token("5", {t: math.log(p) for t, p in tokens.items()}),)), "q", 0.5
+    )
     assert verdict.distribution == pytest.approx({"1": 0.125, "2": 0, "3": 0, "4": 0, "5": 0.875})
     assert verdict.off_scale == pytest.approx(0.2)
 
@@ -73,7 +77,8 @@ async def rate(settings: Rating, fake_url: str, *texts: str):
 
     lane = Lane("judge", connect, 4, pause=0.01)
     try:
-        return await settings.build(lane.ask)(PROMPT, [completion(t, str(i)) for i, t in enumerate(texts)])
+        completions = [completion(text, str(i)) for i, text in enumerate(texts)]
+        return await settings.build(lane.ask)(PROMPT, completions, "quality")
     finally:
         await lane.close()
 
@@ -81,17 +86,19 @@ async def rate(settings: Rating, fake_url: str, *texts: str):
 async def test_each_score_lands_on_the_completion_it_was_given_to():
     def answer(body: dict) -> Answer:
         good = "clear and right" in body["messages"][0]["content"]
-        return Answer("5" if good else "1", logprobs={"5": -0.1, "1": -2.4} if good else {"1": -0.1, "5": -2.4})
+        return Answer(
+            "5" if good else "1", logprobs={"5": -0.1, "1": -2.4} if good else {"1": -0.1, "5": -2.4}
+        )
 
     with fake_model(answer) as fake:
         verdicts = await rate(Rating(model="judge"), fake.url, "bad", "clear and right", "bad too")
-    scores = [own[0].score for own in verdicts]
+    scores = [verdict.score for verdict in verdicts]
     assert scores[1] > 4 > 2 > scores[0] == scores[2]
 
 
 async def test_an_empty_answer_is_not_sent_to_the_judge():
     with fake_model(lambda _: "5") as fake:
-        ((verdict,),) = await rate(Rating(model="judge"), fake.url, "  \n")
+        (verdict,) = await rate(Rating(model="judge"), fake.url, "  \n")
     assert (verdict.status, verdict.score) == ("not_applicable", None)
     assert not fake.asked
 
@@ -114,7 +121,7 @@ async def test_a_completion_cannot_forge_the_judges_headings_or_slots():
 
 async def test_without_logprobs_the_judge_draws_samples_restricted_to_the_labels():
     with fake_model(lambda _: "4") as fake:
-        ((verdict,),) = await rate(Rating(model="judge", samples=8), fake.url, "text")
+        (verdict,) = await rate(Rating(model="judge", samples=8), fake.url, "text")
     assert verdict.score == 4
     assert fake.asked[0]["n"] == 8
     assert fake.asked[0]["temperature"] == 1.0
@@ -123,5 +130,7 @@ async def test_without_logprobs_the_judge_draws_samples_restricted_to_the_labels
 
 def test_changing_the_wording_or_the_aspect_is_a_new_question():
     base = Rating(model="j").asked()
-    assert base != Rating(model="j", aspects=("honesty",)).asked()
+    assert Rating(model="j").question("honesty") != Rating(model="j").question("quality")
+    assert base == Rating(model="j", aspects=("honesty",)).asked(), "an aspect is asked beside the others"
+    assert base != Rating(model="j", prefix="Grade: ").asked()
     assert base == Rating(model="other").asked(), "the model's identity is added by the run, not its name"
