@@ -68,7 +68,9 @@ def fake_model(answer: Callable[[Body], Reply]) -> Iterator[Fake]:
                 self._send(reply.status, reply.body, reply.headers)
                 return
             texts = reply if isinstance(reply, list) else None
-            reply = Answer(reply if isinstance(reply, str) else "") if not isinstance(reply, Answer) else reply
+            reply = (
+                Answer(reply if isinstance(reply, str) else "") if not isinstance(reply, Answer) else reply
+            )
             choice: dict[str, Any] = {
                 "message": {"role": "assistant", "content": reply.text, "refusal": reply.refusal},
                 "finish_reason": reply.finish_reason,

@@ -20,7 +20,9 @@ SMALL = [
 
 
 @pytest.mark.timeout(560)
-async def test_the_whole_recipe_runs_on_real_weights_and_again_asks_nothing(tmp_path: Path, smol_gguf: Weights):
+async def test_the_whole_recipe_runs_on_real_weights_and_again_asks_nothing(
+    tmp_path: Path, smol_gguf: Weights
+):
     recipe = load_recipe(Path("recipes/quickstart.yaml"), SMALL)
     first = await zephyr(recipe, tmp_path)
     folder = tmp_path / "quickstart"
@@ -28,10 +30,19 @@ async def test_the_whole_recipe_runs_on_real_weights_and_again_asks_nothing(tmp_
     assert first["stages"]["generate"]["answers"] == 14 * len(recipe.samplers)
     assert first["stages"]["judge"]["dropped"] == {}
     assert first["models"]["dpo"]["steps"] == 2
-    assert first["models"]["dpo"]["loss_first"] == pytest.approx(0.6931, abs=0.01), "policy and reference agree at first"
+    assert first["models"]["dpo"]["loss_first"] == pytest.approx(0.6931, abs=0.01), (
+        "policy and reference agree at first"
+    )
     for stage in ("sft", "dpo"):
         files = {path.name for path in (folder / "models" / stage).iterdir()}
-        assert {"model.safetensors", "model.gguf", "model.json", "README.md", "tokenizer.json", "recipe.yaml"} <= files
+        assert {
+            "model.safetensors",
+            "model.gguf",
+            "model.json",
+            "README.md",
+            "tokenizer.json",
+            "recipe.yaml",
+        } <= files
     assert set(first["evaluation"]["models"]) == {"base", "sft", "dpo"}
     assert all(model["answers"] == 4 for model in first["evaluation"]["models"].values())
     page = (folder / "report.html").read_text()
