@@ -26,6 +26,7 @@ VARIABLES = {
     "default-timeout": ("UV_HTTP_TIMEOUT",),
 }
 NOT_NEEDED = {
+    "config-file",
     "break-system-packages",
     "cache-dir",
     "disable-pip-version-check",
