@@ -185,6 +185,10 @@ class PlainTransport:
             raise Retry("connect") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             raise Retry("connection") from error
+        except RuntimeError as error:
+            if self._session is not None and not self._session.closed:
+                raise
+            raise Retry("connection") from error  # closed under us: the server behind it is being replaced
         try:
             return read_reply(orjson.loads(text), request.n)
         except orjson.JSONDecodeError as error:

@@ -27,6 +27,7 @@ class LlamaCppServer(ServerProcess):
                 "--slots": settings.slots,
                 "--context": settings.context,
                 "--threads": settings.threads,
+                "--connections": settings.max_in_flight + 4,
                 "--alias": name,
             }
             pairs = [str(part) for option in options.items() for part in option]
@@ -35,15 +36,17 @@ class LlamaCppServer(ServerProcess):
         here = str(Path(__file__).parents[1])
         env = {
             "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")])),
-            # Threads wait for one another after every small matrix: by sleeping, a third of both cores is lost (84
-            # tokens/s for 141); by spinning long, a thread takes the core of the one it waits for. A short spin is both.
+            # Threads wait for one another after every small matrix. By sleeping, a third of both cores is lost
+            # (84 tokens/s, not 141); by long spinning, a thread takes the core of the one it waits for.
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "active"),
             "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "3000"),
         }
         super().__init__(name, name, command, folder, env=env, start_timeout=settings.start_timeout)
 
 
-def serve(gguf: Path, port: int, slots: int, context: int, threads: int, alias: str) -> None:
+def serve(
+    gguf: Path, port: int, slots: int, context: int, threads: int, connections: int, alias: str
+) -> None:
     """Serve until SIGTERM or SIGINT. `context` is tokens of one slot."""
     # before any thread is there, so that all of them leave the signals to `sigwait` below
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
@@ -60,6 +63,7 @@ def serve(gguf: Path, port: int, slots: int, context: int, threads: int, alias: 
     params.n_ctx = context * slots  # llama.cpp counts all slots together
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
+    params.n_threads_http = connections  # one each, or /health and /metrics wait behind the requests
     params.endpoint_metrics = True
     params.ui = False
     server = Server(params)
@@ -76,11 +80,12 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=8, help="sequences decoded together")
     parser.add_argument("--context", type=int, default=1024, help="tokens of prompt and answer for one slot")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--connections", type=int, default=32, help="requests taken at a time")
     parser.add_argument("--alias", required=True, help="the name requests give the model")
     given = parser.parse_args()
     if not given.gguf.is_file():
         sys.exit(f"no such file: {given.gguf}")
-    serve(given.gguf, given.port, given.slots, given.context, given.threads, given.alias)
+    serve(given.gguf, given.port, given.slots, given.context, given.threads, given.connections, given.alias)
 
 
 if __name__ == "__main__":

@@ -95,12 +95,15 @@ class Managed:
         """End a server that hangs: the requests at it fail, are asked again, and start a new one."""
         from serving.process import Progress
 
-        progress = Progress(self._patience)
+        progress, tokens = Progress(self._patience), 0.0
         while True:
             await asyncio.sleep(min(LOOK, self._patience / 3))
             running = sum(lane.gate.running for lane in self.lanes)
-            tokens = await token_count(self._url) if running else 0.0
-            if progress.stuck(tokens, running, time.monotonic()):
+            counted = await token_count(self._url) if running else None
+            tokens = tokens if counted is None else counted
+            # an answer is a sign of life too: a busy server may let /metrics wait
+            answers = sum(lane.stats.answered for lane in self.lanes)
+            if progress.stuck(tokens + answers, running, time.monotonic()):
                 async with self._changing:
                     await self._give_up_on(f"gave no token for {self._patience:.0f} s")
                 return
@@ -133,8 +136,8 @@ class Managed:
 COUNTERS = r"^(?:vllm:(?:prompt|generation)_tokens_total|llamacpp:(?:prompt_tokens|tokens_predicted)_total)\S* (\S+)$"
 
 
-async def token_count(base_url: str) -> float:
-    """Tokens a server has read and written so far, from its /metrics; -1 where it does not answer."""
+async def token_count(base_url: str) -> float | None:
+    """Tokens a server has read and written so far, from its /metrics; None where it does not answer."""
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LOOK)) as session,
@@ -142,7 +145,7 @@ async def token_count(base_url: str) -> float:
         ):
             text = await response.text()
     except (aiohttp.ClientError, OSError, TimeoutError):
-        return -1.0
+        return None
     return sum(float(value) for value in re.findall(COUNTERS, text, re.MULTILINE))
 
 

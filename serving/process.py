@@ -251,7 +251,7 @@ class Progress:
 
     def __init__(self, patience: float) -> None:
         self.patience = patience
-        self._tokens = -1
+        self._tokens: float | None = None
         self._moved = 0.0
 
     def stuck(self, tokens_total: float, requests_in_flight: int, now: float) -> bool:

@@ -67,9 +67,7 @@ def find_vllm(python: str | None) -> list[str]:
     named = python or os.environ.get("ZEPHYR_VLLM_PYTHON")
     if named:
         if not (found := shutil.which(str(Path(named).expanduser()))):
-            raise WrongModel(
-                f"no interpreter at {named!r}; `python` or ZEPHYR_VLLM_PYTHON names it for vLLM"
-            )
+            raise WrongModel(f"no interpreter at {named!r}; `python` or ZEPHYR_VLLM_PYTHON names it for vLLM")
         package = _package(found)
         # not the `vllm` script: it looks up its own package, which has another name in CPU builds
         if (package / "entrypoints/openai/api_server.py").exists():

