@@ -33,9 +33,8 @@ class Answers:
         They carry the sampler's name of now; the folder may hold answers asked under an earlier one.
         """
         rows = self.stage.rows(self.receipts[index])
-        return [
-            [Completion(**answer | {"model": self.sampler.name}) for answer in row.answers] for row in rows
-        ]
+        name = {"model": self.sampler.name}
+        return [[Completion.model_validate(answer | name) for answer in row.answers] for row in rows]
 
     def judgements(self, index: int) -> dict[str, list[Judgement]]:
         """Every judge's judgements of one shard, by completion id."""
@@ -43,9 +42,8 @@ class Answers:
         for name, receipts in self.judged.items():
             for row in self.judge_stages[name].rows(receipts[index]):
                 for answer in row.answers:
-                    found.setdefault(answer["completion_id"], []).append(
-                        Judgement(**answer | {"judge": name})
-                    )
+                    judgement = Judgement.model_validate(answer | {"judge": name})
+                    found.setdefault(judgement.completion_id, []).append(judgement)
         return found
 
 

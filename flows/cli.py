@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -86,7 +86,7 @@ def exit_code(error: BaseException) -> int | None:
     return None
 
 
-def _fail(message: str, code: int, as_json: bool) -> None:
+def _fail(message: str, code: int, as_json: bool) -> NoReturn:
     print(f"zephyr: {message}", file=sys.stderr)
     if as_json:
         print(json.dumps({"ok": False, "error": message, "exit": code}, ensure_ascii=False))

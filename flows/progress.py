@@ -11,6 +11,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -38,7 +39,7 @@ class Display:
 
     bars: dict[str, Bar] = field(default_factory=dict)
     rich: Progress | None = None
-    tasks: dict[str, int] = field(default_factory=dict)
+    tasks: dict[str, TaskID] = field(default_factory=dict)
 
     def add(self, name: str, total: int, done: int = 0) -> Callable[..., None]:
         """A stage with `total` rows of which `done` were there before; returns its `step`."""

@@ -83,7 +83,7 @@ def _data(run: Run, content: dict[str, Any], cases: list[Judged], pairs: list[Pa
     return ReportData(
         title=run.recipe.name,
         recipe=run.recipe.name,
-        plan=plan_text(run),
+        plan=content.get("plan") or plan_text(run),
         headline=_headline(content),
         messages=tuple(preflight.get("warnings", ())),
         funnel=tuple(Step(**step) for step in dataset.get("funnel", ())),

@@ -20,7 +20,12 @@ from flows.train import train_dpo, train_sft
 async def zephyr(recipe: Recipe, out: Path | None = None, store: str | None = None) -> dict[str, Any]:
     """Prompts -> completions -> judgements -> pairs -> SFT -> DPO -> evaluation."""
     with Run.opened(recipe, out, store) as run:
-        await publish_plan(recipe.name, plan_text(run))
+        facts = Facts.of(run)
+        plan = plan_text(run)
+        await publish_plan(recipe.name, plan)
+        if facts.content.get("planned") != recipe.fingerprint:  # later runs find everything there already
+            facts.content["plan"] = plan
+            facts.put("planned", recipe.fingerprint)
         await build_preferences(recipe, out, store)
         if recipe.training and recipe.training.sft:
             await train_sft(recipe, out)

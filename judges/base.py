@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from records.schema import Completion, Prompt, Status, Usage
 from serving.chat import Chat
@@ -46,7 +46,7 @@ class Builds(Protocol):
     @property
     def aspects(self) -> tuple[str, ...]: ...
 
-    def asked(self) -> dict[str, object]:
+    def asked(self) -> dict[str, Any]:
         """Everything that decides its verdicts besides the model's identity and the aspect, texts included."""
         ...
 

@@ -13,7 +13,7 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -48,7 +48,7 @@ class Rating(Strict):
     top_logprobs: int = Field(default=20, ge=5, le=100)
     """Alternatives asked for. vLLM and OpenAI allow 20."""
 
-    def asked(self) -> dict[str, object]:
+    def asked(self) -> dict[str, Any]:
         """Everything that decides this judge's answers but the aspect, the text included: part of the fingerprint."""
         settings = self.model_dump(mode="json", exclude={"name", "model", "aspects"})
         return settings | {"text": load_prompt(self.prompt).text}
@@ -119,7 +119,7 @@ def from_logprobs(choice: Choice, aspect: str, min_mass: float) -> Verdict:
     if not choice.tokens or not choice.tokens[0].alternatives:
         detail = "the endpoint returned no log-probabilities; set `samples` on this judge"
         return Verdict(aspect, "parse_error", LOW, HIGH, raw=choice.text, detail=detail)
-    weights = dict.fromkeys(LABELS, 0.0)
+    weights: dict[str, float] = dict.fromkeys(LABELS, 0.0)
     for token, logprob in choice.tokens[0].alternatives.items():
         if (label := token.strip()) in weights:
             weights[label] += math.exp(logprob)
@@ -128,7 +128,7 @@ def from_logprobs(choice: Choice, aspect: str, min_mass: float) -> Verdict:
 
 def from_samples(reply: Reply, aspect: str) -> Verdict:
     """The verdict in the shares of several answers. Each must be one label and nothing else."""
-    weights = dict.fromkeys(LABELS, 0.0)
+    weights: dict[str, float] = dict.fromkeys(LABELS, 0.0)
     for choice in reply.choices:
         if (label := choice.text.strip().rstrip(".")) in weights:
             weights[label] += 1 / len(reply.choices)

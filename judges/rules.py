@@ -32,7 +32,7 @@ class Rules(Strict):
     """Whether a prompt's `reference` must be the answer's final number, and where that stands: after the last
     mark (`A:`, `####`, `answer is`, a box) or as the last number in the text."""
 
-    def asked(self) -> dict[str, object]:
+    def asked(self) -> dict[str, Any]:
         """Everything that decides this judge's verdicts: part of the fingerprint."""
         return self.model_dump(mode="json") | {"version": VERSION}
 

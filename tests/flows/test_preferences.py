@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from flows.collect import StageFailed
 from flows.dataset import DatasetError
-from flows.preferences import StageFailed, build_preferences, generate_responses, reject_sampling
+from flows.preferences import build_preferences, generate_responses, reject_sampling
 from flows.recipe import Recipe
 from flows.run import Run
 from flows.show import show, show_text

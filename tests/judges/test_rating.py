@@ -92,7 +92,7 @@ async def test_each_score_lands_on_the_completion_it_was_given_to():
 
     with fake_model(answer) as fake:
         verdicts = await rate(Rating(model="judge"), fake.url, "bad", "clear and right", "bad too")
-    scores = [verdict.score for verdict in verdicts]
+    scores = [verdict.score or 0 for verdict in verdicts]
     assert scores[1] > 4 > 2 > scores[0] == scores[2]
 
 
