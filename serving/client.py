@@ -84,15 +84,15 @@ def _begun(request: Request, dialect: Dialect) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": request.prefix}]
 
 
-def read_reply(data: dict[str, Any], wanted: int) -> Reply:
-    """What the server answered.
+def read_reply(data: dict[str, Any], wanted: int, prefix: str = "") -> Reply:
+    """What the server answered. `prefix`: the given beginning; some servers repeat it, and it is taken off.
 
     Raises:
         Retry: not a whole answer: fields missing, too few choices, or a request the server aborted.
     """
     try:
         usage = data.get("usage") or {}
-        choices = tuple(_choice(choice) for choice in data["choices"])
+        choices = tuple(_choice(choice, prefix) for choice in data["choices"])
         reply = Reply(
             choices=choices,
             usage=Usage(
@@ -112,11 +112,11 @@ def read_reply(data: dict[str, Any], wanted: int) -> Reply:
     return reply
 
 
-def _choice(choice: dict[str, Any]) -> Choice:
+def _choice(choice: dict[str, Any], prefix: str) -> Choice:
     message = choice["message"]
     tokens = (choice.get("logprobs") or {}).get("content") or ()
     return Choice(
-        text=message.get("content") or "",
+        text=(message.get("content") or "").removeprefix(prefix),
         finish_reason=choice.get("finish_reason") or "stop",
         refusal=message.get("refusal"),
         tokens=tuple(
@@ -190,7 +190,7 @@ class PlainTransport:
                 raise
             raise Retry("connection") from error  # closed under us: the server behind it is being replaced
         try:
-            return read_reply(orjson.loads(text), request.n)
+            return read_reply(orjson.loads(text), request.n, request.prefix)
         except orjson.JSONDecodeError as error:
             raise Retry("malformed") from error
 
