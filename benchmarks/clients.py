@@ -55,7 +55,7 @@ async def measured(rows: int, work: Callable[[], Awaitable[dict[str, Any]]]) -> 
         "cpu_ms_per_row": 1000 * used / rows,
         "server_cpu_s": cpu_below(os.getpid()) - below,
         "grown_mb": (resident() - memory) / 1e6,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
     }
 
 
@@ -64,7 +64,7 @@ async def loop(recipe: Path) -> dict[str, Any]:
     import aiohttp
     import orjson
 
-    from benchmarks.workload import judge_request, opened, request_for
+    from benchmarks.workload import judge_request, opened, request_for, samplers_of
     from flows.answers import stages_of
     from flows.inputs import gather_prompts
     from judges.rating import Rating
@@ -76,11 +76,10 @@ async def loop(recipe: Path) -> dict[str, Any]:
     (member,) = run.recipe.jury.members
     judge = member.build(None) if isinstance(member, Rating) else None
     models: dict[str, Any] = run.recipe.models
-    stages = {s.name: stages_of(run, s, ()).stage.fingerprint for s in run.recipe.samplers}
-    requests = {
-        s.name: [await request_for(run, prompt, i, stages[s.name]) for prompt in prompts]
-        for i, s in enumerate(run.recipe.samplers)
-    }
+    requests = {}
+    for sampler in samplers_of(run):
+        asked = stages_of(run, sampler, ()).stage.fingerprint
+        requests[sampler.name] = [await request_for(run, prompt, sampler, asked) for prompt in prompts]
     rows = len(prompts) * len(requests)
 
     async def work() -> dict[str, Any]:
@@ -136,7 +135,7 @@ async def stages(recipe: Path, *, prefect: bool) -> dict[str, Any]:
     """The pipeline's own stages, from opening the models to the last sealed shard."""
     from prefect import flow
 
-    from benchmarks.workload import opened
+    from benchmarks.workload import opened, samplers_of
     from flows import collect
     from flows.inputs import gather_prompts, models_of
     from serving.models import open_models
@@ -144,11 +143,12 @@ async def stages(recipe: Path, *, prefect: bool) -> dict[str, Any]:
     run = opened(recipe)
     judged = bool(run.recipe.models.get("judge"))
     prompts, _ = gather_prompts(run)
-    rows = len(prompts) * len(run.recipe.samplers)
+    samplers = samplers_of(run)
+    rows = len(prompts) * len(samplers)
 
     async def work() -> dict[str, Any]:
         async with open_models(models_of(run.recipe, judged=judged), run.servers) as engine:
-            answers = await collect.answer_and_judge(run, run.recipe.samplers, prompts, engine, judged=judged)
+            answers = await collect.answer_and_judge(run, samplers, prompts, engine, judged=judged)
             lanes = {
                 name: {
                     "retries": dict(lane.stats.retries),

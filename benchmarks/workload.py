@@ -16,8 +16,12 @@ from judges.rating import Rater, Rating
 from records.schema import Completion, Prompt
 from serving.chat import Reply, Request
 from serving.client import body_of
+from serving.settings import Sampler
 
 PADDING = "Tell me what a careful reader would want to know about it, and in which order. " * 12
+
+SPARE = "spare"
+"""A recipe needs two samplers to make pairs; this one is never asked."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,11 @@ def write_recipe(load: Load, urls: dict[str, str], folder: Path) -> Path:
         "name": "bench",
         "prompts": [{"file": str(prompts)}],
         "models": {name: endpoint | {"model": name, "base_url": url} for name, url in urls.items()},
-        "samplers": [{"name": name, "model": name, **sampler} for name in load.names],
+        "samplers": [
+            *({"name": name, "model": name, **sampler} for name in load.names),
+            {"name": SPARE, "model": load.names[0], "seed": 1, **sampler},
+        ],
         "judge": {"kind": "rating", "model": "judge"} if load.judged else {"kind": "rules"},
-        "pairs": {"min_completions": min(2, load.models)},
         "shard_size": load.shard_size,
     }
     path = folder / "recipe.json"
@@ -71,6 +77,10 @@ def write_recipe(load: Load, urls: dict[str, str], folder: Path) -> Path:
 def opened(recipe: Path) -> Run:
     """The run of a written recipe, in the recipe's folder."""
     return Run.at(Recipe.model_validate_json(recipe.read_text()), recipe.parent / "runs")
+
+
+def samplers_of(run: Run) -> tuple[Sampler, ...]:
+    return tuple(sampler for sampler in run.recipe.samplers if sampler.name != SPARE)
 
 
 class _Asked(Exception):
@@ -84,10 +94,10 @@ async def _refuse(request: Request) -> Reply:
     raise _Asked(request)
 
 
-async def request_for(run: Run, prompt: Prompt, model: int, asked: str) -> Request:
+async def request_for(run: Run, prompt: Prompt, sampler: Sampler, asked: str) -> Request:
     """The request by which one sampler asks one prompt."""
     try:
-        await generate(prompt, run.recipe.samplers[model], asked, run.recipe.seed, _refuse)
+        await generate(prompt, sampler, asked, run.recipe.seed, _refuse)
     except _Asked as found:
         return found.request
     raise AssertionError("nothing was asked")
@@ -106,10 +116,10 @@ async def steps_of(run: Run, lengths: Lengths) -> list[Step]:
     (member,) = run.recipe.jury.members
     judge = member.build(None) if isinstance(member, Rating) else None
     steps = []
-    for i, sampler in enumerate(run.recipe.samplers):
+    for sampler in samplers_of(run):
         asked = stages_of(run, sampler, ()).stage.fingerprint
         for prompt in prompts:
-            body = body_of(await request_for(run, prompt, i, asked), sampler.model, "vllm")
+            body = body_of(await request_for(run, prompt, sampler, asked), sampler.model, "vllm")
             job, said = job_of(body, lengths)
             step = Step(sampler.model, job)
             if judge is not None and isinstance(member, Rating):
