@@ -65,7 +65,6 @@ async def loop(recipe: Path) -> dict[str, Any]:
     import orjson
 
     from benchmarks.workload import judge_request, opened, request_for, samplers_of
-    from flows.answers import stages_of
     from flows.inputs import gather_prompts
     from judges.rating import Rating
     from records.schema import Completion
@@ -78,7 +77,7 @@ async def loop(recipe: Path) -> dict[str, Any]:
     models: dict[str, Any] = run.recipe.models
     requests = {}
     for sampler in samplers_of(run):
-        asked = stages_of(run, sampler, ()).stage.fingerprint
+        asked = run.completions_stage(sampler).fingerprint
         requests[sampler.name] = [await request_for(run, prompt, sampler, asked) for prompt in prompts]
     rows = len(prompts) * len(requests)
 

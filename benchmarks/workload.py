@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.batching import Machine
 from benchmarks.ideal import Step, job_of
 from benchmarks.replies import Lengths
-from flows.answers import generate, stages_of
+from flows.answers import generate
 from flows.inputs import gather_prompts
 from flows.recipe import Recipe
 from flows.run import Run
@@ -117,7 +117,7 @@ async def steps_of(run: Run, lengths: Lengths) -> list[Step]:
     judge = member.build(None) if isinstance(member, Rating) else None
     steps = []
     for sampler in samplers_of(run):
-        asked = stages_of(run, sampler, ()).stage.fingerprint
+        asked = run.completions_stage(sampler).fingerprint
         for prompt in prompts:
             body = body_of(await request_for(run, prompt, sampler, asked), sampler.model, "vllm")
             job, said = job_of(body, lengths)
