@@ -43,7 +43,7 @@ class Measurement:
 MEASUREMENTS = (
     Measurement("one stage x1", Load(1000)),
     Measurement("one stage x20", Load(4000), speed=20),
-    Measurement("four models, judge", Load(1000, models=4, judged=True), speed=2),
+    Measurement("four models, judge", Load(1000, models=4, judged=True)),
     Measurement("without faults", Load(4000, timeout=5), speed=8),
     Measurement("3 % faults", Load(4000, timeout=5), speed=8, faults=0.03),
 )

@@ -47,7 +47,7 @@ async def follow(
         keys = await some
         missing = shard.want(keys)
         done(len(keys) - len(missing))
-        await together(map(work, missing))
+        await (work(missing[0]) if len(missing) == 1 else together(map(work, missing)))
         return keys
 
     async with _committed(shard):
