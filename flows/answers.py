@@ -32,9 +32,12 @@ class Answers:
 
         They carry the sampler's name of now; the folder may hold answers asked under an earlier one.
         """
-        rows = self.stage.rows(self.receipts[index])
+        return [self.completions_of(row) for row in self.stage.rows(self.receipts[index])]
+
+    def completions_of(self, row: Row) -> list[Completion]:
+        """One prompt's completions, as one row holds them."""
         name = {"model": self.sampler.name}
-        return [[Completion.model_validate(answer | name) for answer in row.answers] for row in rows]
+        return [Completion.model_validate(answer | name) for answer in row.answers]
 
     def judgements(self, index: int) -> dict[str, list[Judgement]]:
         """Every judge's judgements of one shard, by completion id."""

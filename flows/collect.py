@@ -1,25 +1,25 @@
 """The tasks: one shard answered, one shard judged; and everything of a recipe answered and judged.
 
-Generating and judging have no barrier between them: a sampler's shard is judged as soon as it is answered, while other
+Generating and judging have no barrier between them: an answer is judged as soon as it is there, while other rows,
 shards and samplers are still being asked, and judge requests go first at every model.
 """
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows.answers import Answers, cases_of, generate, judge_one, stages_of
+from flows.answers import Answers, Case, cases_of, generate, judge_one, stages_of
 from flows.artifacts import progress_artifact
 from flows.facts import Facts
 from flows.inputs import gather_prompts, models_of
 from flows.progress import display
 from flows.run import Run, shards
-from flows.stage import fill
+from flows.stage import fill, follow, together
 from judges.jury import Member
 from records.schema import Completion, Dropped, Prompt
 from records.store import Receipt, Row, Stage
@@ -47,19 +47,33 @@ SHARD = {"cache_policy": NO_CACHE, "persist_result": False}
 
 @task(name="generate-shard", task_run_name="generate-{sampler.name}-{index:05d}", **SHARD)
 async def generate_shard(
-    run: Run, sampler: Sampler, stage: Stage, index: int, prompts: list[Prompt], chat: Chat, step: Step
+    run: Run,
+    sampler: Sampler,
+    stage: Stage,
+    index: int,
+    prompts: list[Prompt],
+    chat: Chat,
+    step: Step,
+    hand_on: Callable[[Row], None],
 ) -> Receipt:
-    """One sampler's answers to one shard of prompts; row i belongs to prompt i."""
+    """One sampler's answers to one shard of prompts; row i belongs to prompt i. Each row is handed on as it comes."""
     keys = [prompt.id for prompt in prompts]
     if (receipt := stage.sealed(index, keys)) is not None:
         step(len(keys))
+        for row in stage.rows(receipt):
+            hand_on(row)
         return receipt
     by_id = {prompt.id: prompt for prompt in prompts}
     shard = stage.open(index, keys)
     step(shard.taken_over)
+    for key in keys:
+        if (row := shard.row(key)) is not None:
+            hand_on(row)
 
     async def answer(key: str) -> Row:
-        return await generate(by_id[key], sampler, stage.fingerprint, run.recipe.seed, chat)
+        row = await generate(by_id[key], sampler, stage.fingerprint, run.recipe.seed, chat)
+        hand_on(row)
+        return row
 
     return await fill(shard, answer, step)
 
@@ -71,24 +85,35 @@ async def judge_shard(
     stage: Stage,
     index: int,
     prompts: list[Prompt],
-    completions: list[list[Completion]],
+    answers: list[asyncio.Future[list[Completion]]],
     chat: Chat | None,
     step: Step,
 ) -> Receipt:
-    """One judge's verdicts on one sampler's shard; a row for each completion and aspect."""
-    cases = cases_of(member, prompts, completions)
-    keys = list(cases)
-    if (receipt := stage.sealed(index, keys)) is not None:
-        step(len(keys))
-        return receipt
-    shard = stage.open(index, keys)
-    step(shard.taken_over)
+    """One judge's verdicts on one sampler's shard, a row for each completion and aspect, as the answers come."""
+    cases: dict[str, Case] = {}
+
+    def keys_of(prompt: Prompt, completions: list[Completion]) -> list[str]:
+        own = cases_of(member, [prompt], [completions])
+        cases.update(own)
+        return list(own)
+
+    await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
+    if all(answer.done() for answer in answers):  # answered by an earlier run, and perhaps judged too
+        keys = [
+            key for p, answer in zip(prompts, answers, strict=True) for key in keys_of(p, answer.result())
+        ]
+        if (receipt := stage.sealed(index, keys)) is not None:
+            step(len(keys))
+            return receipt
     judge = member.build(chat)
 
     async def verdict(key: str) -> Row:
-        return await judge_one(key, cases[key], judge, member.name, stage.fingerprint)
+        return await judge_one(key, cases.pop(key), judge, member.name, stage.fingerprint)
 
-    return await fill(shard, verdict, step)
+    async def arriving(prompt: Prompt, answer: asyncio.Future[list[Completion]]) -> list[str]:
+        return keys_of(prompt, await answer)
+
+    return await follow(stage.open(index), map(arriving, prompts, answers), verdict, step)
 
 
 async def answer_and_judge(
@@ -106,29 +131,37 @@ async def answer_and_judge(
         StageFailed: more of a sampler's or judge's rows failed than `max_failed`.
     """
     recipe, members = run.recipe, run.recipe.jury.members if judged else ()
-    gate = asyncio.Semaphore(recipe.shards_in_flight)
+    gates = {sampler.name: asyncio.Semaphore(recipe.shards_in_flight) for sampler in samplers}
     results = [stages_of(run, sampler, members, (identities or {}).get(sampler.name)) for sampler in samplers]
     generating = {s.name: display().add(f"generate {s.name}", len(prompts)) for s in samplers}
     answers = len(prompts) * sum(sampler.n for sampler in samplers)
     judging = {m.name: display().add(f"judge {m.name}", answers * len(m.aspects)) for m in members}
 
     async def one(own: Answers, index: int, chunk: list[Prompt]) -> None:
-        async with gate:
+        async with gates[own.sampler.name]:
             chat, step = engine.chat(own.sampler.model, GENERATE), generating[own.sampler.name]
-            own.receipts[index] = await generate_shard(run, own.sampler, own.stage, index, chunk, chat, step)
-            completions = own.completions(index)
+            loop = asyncio.get_running_loop()
+            answers = {prompt.id: loop.create_future() for prompt in chunk}
+
+            def hand_on(row: Row) -> None:
+                answers[row.key].set_result(own.completions_of(row))
+
+            async def answer() -> None:
+                own.receipts[index] = await generate_shard(
+                    run, own.sampler, own.stage, index, chunk, chat, step, hand_on
+                )
 
             async def judge(member: Member) -> None:
                 asks = engine.chat(member.model, JUDGE) if member.kind == "rating" else None
                 stage, step = own.judge_stages[member.name], judging[member.name]
                 own.judged.setdefault(member.name, {})[index] = await judge_shard(
-                    member, own.sampler.name, stage, index, chunk, completions, asks, step
+                    member, own.sampler.name, stage, index, chunk, list(answers.values()), asks, step
                 )
 
-            await _together(judge(member) for member in members)
+            await together([answer(), *(judge(member) for member in members)])
 
     async with progress_artifact():
-        await _together(
+        await together(
             one(own, index, chunk) for index, chunk in shards(prompts, recipe.shard_size) for own in results
         )
     for own in results:
@@ -136,17 +169,6 @@ async def answer_and_judge(
         for name, receipts in own.judged.items():
             _check(f"judge {name} on {own.sampler.name}", receipts.values(), recipe.max_failed)
     return results
-
-
-async def _together(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run all; the first error cancels the others and is raised as itself."""
-    tasks = [asyncio.ensure_future(c) for c in coroutines]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for each in tasks:
-            each.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _check(who: str, receipts: Collection[Receipt], max_failed: float) -> None:

@@ -69,7 +69,7 @@ class Recipe(Strict):
     shard_size: int = Field(default=500, ge=1, json_schema_extra={"position": 10})
     """Prompts per shard: a shard is one file, one Prefect task and one unit of retry."""
     shards_in_flight: int = Field(default=8, ge=1, json_schema_extra={"position": 11})
-    """Shards open at a time, over all samplers; bounds memory."""
+    """Shards of one sampler open at a time; bounds memory."""
     max_failed: float = Field(default=0.1, ge=0, le=1, json_schema_extra={"position": 12})
     """Share of rows a stage may lose to failures before the run stops, with its finished work kept."""
 

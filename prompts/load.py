@@ -15,6 +15,7 @@ Slots are `{{name}}`, so JSON examples need no escaping. There is no logic: who 
 import re
 from collections.abc import Collection
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,13 @@ def load_prompt(name: str) -> Template:
     path = Path(name) if name.endswith(".md") else ROOT / f"{name}.md"
     if not path.is_file():
         raise PromptError(f"no prompt {name!r}; {_what_exists(name, path)}")
-    return parse_prompt(
-        path.read_text(encoding="utf-8"), name=path.stem if name.endswith(".md") else name, file=path.name
-    )
+    return _read(path, path.stem if name.endswith(".md") else name, path.stat().st_mtime_ns)
+
+
+@lru_cache(256)
+def _read(path: Path, name: str, changed: int) -> Template:
+    """Read once and again when it has `changed`: judges ask for their texts with every row."""
+    return parse_prompt(path.read_text(encoding="utf-8"), name=name, file=path.name)
 
 
 def parse_prompt(content: str, name: str, file: str) -> Template:
@@ -131,8 +136,12 @@ def neutralise(text: str, markers: Collection[str] = ()) -> str:
     tokens that open and close chat turns are always markers. Nothing else changes, and a second pass changes
     nothing.
     """
-    pattern = "|".join([CONTROL, *(_loosely(marker) for marker in markers)])
-    return re.sub(pattern, _broken, text, flags=re.IGNORECASE)
+    return _pattern(tuple(markers)).sub(_broken, text)
+
+
+@lru_cache(256)
+def _pattern(markers: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join([CONTROL, *map(_loosely, markers)]), flags=re.IGNORECASE)
 
 
 def _loosely(marker: str) -> str:

@@ -19,7 +19,6 @@ import io
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,25 +30,15 @@ from fsspec.implementations.local import LocalFileSystem
 
 from records.arrow import schema_of
 from records.base import Strict
+from records.held import Held
 from records.ids import digest, fingerprint
+from records.journal import Row, StoreError, cut_torn_line, line_of, replay
 from records.schema import RETRYABLE, Usage
 
+__all__ = ["Receipt", "Row", "Shard", "Stage", "StoreError", "exclusive", "replay"]
 
-class StoreError(Exception):
-    """A folder or file of the store cannot be trusted or written. What it holds is left as it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What one key got: answers (records as plain dicts), or the reason it has none."""
-
-    key: str
-    answers: list[dict[str, Any]]
-    dropped: dict[str, str] | None = None
-
-    @property
-    def final(self) -> bool:
-        return self.dropped is None or self.dropped["reason"] not in RETRYABLE
+LOOKED_AT = 4
+"""Files of earlier runs whose rows stay in memory while answers are taken over."""
 
 
 class Receipt(Strict):
@@ -129,7 +118,8 @@ class Stage:
             self.journals = (
                 (journals or cache / "journals" / fingerprint(str(root))) / stage / self.fingerprint
             )
-        self._held: dict[str, Row] | None = None
+        self._held: Held | None = None
+        self._looked_at: dict[str, dict[str, Row]] = {}
         try:
             self.journals.mkdir(parents=True, exist_ok=True)
             self._fs.makedirs(self.folder, exist_ok=True)
@@ -138,13 +128,9 @@ class Stage:
         except OSError as error:
             raise StoreError(f"cannot write to {self.folder}: {error.strerror or error}") from error
 
-    def open(self, index: int, keys: Sequence[str]) -> "Shard":
+    def open(self, index: int, keys: Sequence[str] = ()) -> "Shard":
         """The shard with these keys, holding every answer the folder already has for them."""
-        if len(set(keys)) != len(keys):
-            raise StoreError(
-                f"{self.stage} shard {index}: the same key twice; duplicates must be dropped before"
-            )
-        return Shard(self, index, tuple(keys))
+        return Shard(self, index, keys)
 
     def sealed(self, index: int, keys: Sequence[str]) -> Receipt | None:
         """The receipt of a sealed shard that answers exactly these keys and has nothing left to ask again.
@@ -170,30 +156,43 @@ class Stage:
         Raises:
             StoreError: the file is gone or is not the one that was sealed.
         """
-        table = pq.read_table(io.BytesIO(self._bytes(receipt)))
-        return [Row(r["key"], [_thaw(a) for a in r["answers"]], r["dropped"]) for r in table.to_pylist()]
+        return _rows(self._bytes(receipt))
 
-    def held(self) -> dict[str, Row]:
-        """Every final answer in the folder, by key: sealed files first, then journals. Read once."""
+    def held(self) -> Held:
+        """Every key with a final answer in the folder, as it was when first asked: sealed files, then journals."""
         if self._held is None:
-            self._held = {}
-            for path in sorted(self._fs.glob(f"{self.folder}/*.json")):
-                if path.endswith("/asked.json"):
-                    continue
-                receipt = Receipt.model_validate_json(self._fs.cat_file(path))
-                kept = path.rsplit("/", 1)[1].startswith("kept-")
-                name = path.rsplit("/", 1)[1].removesuffix(".json") + ".parquet" if kept else None
-                table = pq.read_table(io.BytesIO(self._bytes(receipt, name)))
-                for r in table.to_pylist():
-                    self._hold(Row(r["key"], [_thaw(a) for a in r["answers"]], r["dropped"]))
-            for journal in sorted(self.journals.glob("*.jsonl")):
-                for row in replay(journal):
-                    self._hold(row)
+            self._held = Held(self._files())
         return self._held
 
-    def _hold(self, row: Row) -> None:
-        if row.final and self._held is not None:
-            self._held[row.key] = row
+    def _files(self) -> Iterator[tuple[str, list[str]]]:
+        for path in sorted(self._fs.glob(f"{self.folder}/*.json")):
+            if path.endswith("/asked.json"):
+                continue
+            name = path.rsplit("/", 1)[1].removesuffix(".json") + ".parquet"
+            yield name, _final_keys(self._sealed_bytes(name))
+        for journal in sorted(self.journals.glob("*.jsonl")):
+            yield journal.name, [row.key for row in replay(journal) if row.final]
+
+    def find(self, keys: Sequence[str]) -> dict[str, Row]:
+        """The final answers that the folder already has to some of `keys`."""
+        found: dict[str, Row] = {}
+        for name, those in self.held().files_of(keys).items():
+            if name not in self._looked_at:
+                if len(self._looked_at) >= LOOKED_AT:
+                    del self._looked_at[next(iter(self._looked_at))]
+                journal = self.journals / name
+                if not name.endswith(".jsonl"):
+                    rows = _rows(self._sealed_bytes(name))
+                else:
+                    rows = list(replay(journal)) if journal.exists() else []
+                self._looked_at[name] = {row.key: row for row in rows if row.final}
+            held = self._looked_at[name]
+            found |= {key: held[key] for key in those if key in held}
+        return found
+
+    def _sealed_bytes(self, name: str) -> bytes:
+        receipt = f"{self.folder}/{name.removesuffix('.parquet')}.json"
+        return self._bytes(Receipt.model_validate_json(self._fs.cat_file(receipt)), name)
 
     def _bytes(self, receipt: Receipt, name: str | None = None) -> bytes:
         path = f"{self.folder}/{name or f'{receipt.index:05d}.parquet'}"
@@ -229,29 +228,56 @@ class Stage:
         old = self.receipt(index)
         if old is None:
             return
+        kept = f"kept-{index:05d}-{old.digest[:8]}"
         for ending in ("parquet", "json"):
             source = f"{self.folder}/{index:05d}.{ending}"
             if self._fs.exists(source):
-                self._fs.mv(source, f"{self.folder}/kept-{index:05d}-{old.digest[:8]}.{ending}")
+                self._fs.mv(source, f"{self.folder}/{kept}.{ending}")
+        self.held().renamed(f"{index:05d}.parquet", f"{kept}.parquet")
 
 
 class Shard:
     """One open file of a stage. Fill it with `put`, force it to the disk with `sync`, close it with `seal`."""
 
-    def __init__(self, stage: Stage, index: int, keys: tuple[str, ...]) -> None:
-        self.stage, self.index, self.keys = stage, index, keys
-        wanted, held = set(keys), stage.held()
-        self._rows: dict[str, Row] = {key: held[key] for key in wanted & held.keys()}
-        self.taken_over = len(self._rows)
+    def __init__(self, stage: Stage, index: int, keys: Sequence[str]) -> None:
+        self.stage, self.index = stage, index
+        self.keys: list[str] = []
+        self._rows: dict[str, Row] = {}
+        self._wanted: set[str] = set()
         self.path = stage.journals / f"{index:05d}.jsonl"
-        _cut_torn_line(self.path)
+        self._inherited = cut_torn_line(self.path)
+        self.want(keys)
         self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self._dirty = False
+
+    def want(self, keys: Sequence[str]) -> list[str]:
+        """Take further keys into the shard; returns those without an answer.
+
+        Raises:
+            StoreError: a key that the shard has already.
+        """
+        self._wanted.update(keys)
+        self.keys += keys
+        if len(self._wanted) != len(self.keys):
+            raise StoreError(
+                f"{self.stage.stage} shard {self.index}: the same key twice; duplicates must be dropped before"
+            )
+        self._rows |= self.stage.find(keys)
+        return [key for key in keys if key not in self._rows]
 
     @property
     def missing(self) -> list[str]:
         """Keys without an answer, in order."""
         return [key for key in self.keys if key not in self._rows]
+
+    @property
+    def taken_over(self) -> int:
+        """Rows that are answered."""
+        return len(self._rows)
+
+    def row(self, key: str) -> Row | None:
+        """What a key got, if it got anything yet."""
+        return self._rows.get(key)
 
     def put(self, row: Row) -> None:
         """Keep one answer. It survives the process from here on, and a power cut after the next `sync`.
@@ -259,7 +285,7 @@ class Shard:
         Raises:
             StoreError: the disk is full or gone; everything put before is kept.
         """
-        line = orjson.dumps({"key": row.key, "answers": row.answers, "dropped": row.dropped}) + b"\n"
+        line = line_of(row)
         try:
             end = os.fstat(self._file).st_size
             if os.write(self._file, line) != len(line):
@@ -271,8 +297,6 @@ class Shard:
                 "make room and run the same command again"
             ) from error
         self._rows[row.key] = row
-        if row.final:
-            self.stage.held()[row.key] = row
         self._dirty = True
 
     def sync(self) -> None:
@@ -287,15 +311,17 @@ class Shard:
             self.sync()
             os.close(self._file)
             self._file = -1
+            self.stage._held, self.stage._looked_at = None, {}  # the journal has changed since it was read
 
-    def seal(self) -> Receipt:
-        """Write the Parquet file and its receipt, then let go of the journal.
+    def seal(self, keys: Sequence[str] | None = None) -> Receipt:
+        """Write the Parquet file and its receipt, then let go of the journal. `keys`: the same in another order.
 
         Raises:
             StoreError: a key has neither an answer nor a reason, or the file cannot be written.
         """
         if self.missing:
             raise StoreError(f"{self.path}: {len(self.missing)} of {len(self.keys)} rows have no answer yet")
+        self.keys = self.keys if keys is None else list(keys)
         rows = [self._rows[key] for key in self.keys]
         table = pa.Table.from_pylist(
             [{"key": r.key, "answers": r.answers, "dropped": r.dropped} for r in rows],
@@ -311,7 +337,7 @@ class Shard:
             rows=len(rows),
             answers=sum(len(r.answers) for r in rows),
             dropped=dict(sorted(Counter(r.dropped["reason"] for r in rows if r.dropped).items())),
-            key_digest=digest(list(self.keys)),
+            key_digest=digest(self.keys),
             digest=hashlib.sha256(data).hexdigest(),
             usage=sum((Usage(**a["usage"]) for r in rows for a in r.answers if "usage" in a), Usage()),
         )
@@ -334,42 +360,25 @@ class Shard:
         """Delete the journal, unless it holds answers to keys of another prompt list."""
         os.close(self._file)
         self._file = -1
-        own = set(self.keys)
-        foreign = [row for row in replay(self.path) if row.final and row.key not in own]
+        rows = replay(self.path) if self._inherited else ()
+        foreign = [row for row in rows if row.final and row.key not in self._wanted]
         if foreign:
-            lines = b"".join(
-                orjson.dumps({"key": r.key, "answers": r.answers, "dropped": r.dropped}) + b"\n"
-                for r in foreign
-            )
+            lines = b"".join(map(line_of, foreign))
             kept = self.path.with_name(f"kept-{hashlib.sha256(lines).hexdigest()[:8]}.jsonl")
             kept.write_bytes(lines)
+            self.stage.held().renamed(self.path.name, kept.name)
         self.path.unlink()
 
 
-def replay(journal: Path) -> Iterator[Row]:
-    """A journal's rows. The last line may be torn by a crash and is then left out.
-
-    Raises:
-        StoreError: a line before the last cannot be read; no crash does that.
-    """
-    lines = journal.read_bytes().split(b"\n")
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            row = orjson.loads(line)
-            yield Row(row["key"], row["answers"], row["dropped"])
-        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-            raise StoreError(
-                f"{journal} line {number} cannot be read: {line[:60]!r}; delete the line to ask it again"
-            ) from error
+def _rows(parquet: bytes) -> list[Row]:
+    table = pq.read_table(io.BytesIO(parquet))
+    return [Row(r["key"], [_thaw(a) for a in r["answers"]], r["dropped"]) for r in table.to_pylist()]
 
 
-def _cut_torn_line(journal: Path) -> None:
-    if not journal.exists():
-        return
-    data = journal.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole != len(data):
-        os.truncate(journal, whole)
+def _final_keys(parquet: bytes) -> list[str]:
+    table = pq.read_table(io.BytesIO(parquet), columns=["key", "dropped"])
+    rows = zip(table["key"].to_pylist(), table["dropped"].to_pylist(), strict=True)
+    return [key for key, dropped in rows if Row(key, [], dropped).final]
 
 
 def _thaw(answer: dict[str, Any]) -> dict[str, Any]:

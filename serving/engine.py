@@ -1,8 +1,8 @@
 """One asyncio loop, one lane per model: how many requests are at a model, in which order, and what is asked again.
 
 A lane admits requests by priority (later stages first, so rows that are open get finished), never more than its limit
-at a time, and not faster than the endpoint's requests and tokens per minute. An endpoint that says 429 or 503 lowers
-the limit; answers raise it again. The lane alone retries a request; what it gives up on is the caller's to drop.
+at a time, and not faster than the endpoint's requests and tokens per minute. The limit follows the endpoint, see
+`serving.limits`. The lane alone retries a request; what it gives up on is the caller's to drop.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from records.schema import Usage
 from serving.chat import Chat, Reply, Request
 from serving.client import Retry, Transport
 from serving.errors import RequestFailed
+from serving.limits import START, Queue, Refusals, steer
 
 TRIES = 8
 """Times one request is sent before its row is given up. With the pauses between, about two minutes."""
@@ -101,22 +102,25 @@ class Lane:
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         recover: Callable[[], Awaitable[None]] | None = None,
+        look: Callable[[], Awaitable[Queue | None]] | None = None,
         pause: float = 0.5,
     ) -> None:
         """`connect` is called at the first request, so a model nobody asks is never started.
 
+        `look` tells how long the server's own queue is; where there is one, the limit follows it, up to `limit`.
         `recover` is called when the model cannot be reached: it restarts a managed server, or raises `ServingError`.
         `pause`: seconds before the first repeat; doubled for each further one.
         """
-        self.name, self.gate, self.cap, self.stats = name, Gate(limit), limit, LaneStats()
+        self.name, self.gate, self.stats = name, Gate(min(limit, START) if look else limit), LaneStats()
+        self._refusals = Refusals(self.gate, limit)
         self._connect, self._recover, self._pause = connect, recover, pause
+        self._look, self._cap = look, limit
+        self._steering: asyncio.Task[None] | None = None
         self._requests = PerMinute(requests_per_minute) if requests_per_minute else None
         self._tokens = PerMinute(tokens_per_minute) if tokens_per_minute else None
         self._transport: Transport | None = None
         self._opening = asyncio.Lock()
-        self._closed_until = 0.0
         self._busy_since = 0.0
-        self._streak = 0
 
     async def ask(self, request: Request, priority: int = 0) -> Reply:
         """One answer.
@@ -125,7 +129,7 @@ class Lane:
             RequestFailed: this request got none; the others may.
             ServingError: the model cannot be asked anything.
         """
-        cause = "?"
+        cause, after = "?", 0.0
         for attempt in range(TRIES):
             await self.gate.enter(priority)
             self._started()
@@ -134,14 +138,15 @@ class Lane:
                 await self._hold_back(request)
                 reply = await transport.ask(request)
             except Retry as why:
-                cause = why.cause
+                cause, after = why.cause, why.after or 0.0
                 self.stats.retries[cause] += 1
-                self._slow_down(why)
+                if why.overload:
+                    self._refusals.refused(why.after)
             except RequestFailed:
                 self.stats.failed += 1
                 raise
             else:
-                self._speed_up()
+                self._refusals.answered()
                 self.stats.answered += 1
                 self.stats.usage += reply.usage
                 return reply
@@ -151,11 +156,15 @@ class Lane:
             if self._recover and cause in ("connect", "connection", "timeout"):
                 await self._recover()
             if attempt < TRIES - 1:
-                await asyncio.sleep(min(30.0, self._pause * 2**attempt) * random.uniform(0.5, 1.0))
+                pause = min(30.0, self._pause * 2**attempt) * random.uniform(0.5, 1.0)
+                await asyncio.sleep(max(pause, min(after, 120.0)))
         self.stats.failed += 1
         raise RequestFailed("transport_error", f"{self.name}: {TRIES} tries, the last ended with {cause}")
 
     async def close(self) -> None:
+        if self._steering is not None:
+            self._steering.cancel()
+            self._steering = None
         if self._transport is not None:
             await self._transport.close()
             self._transport = None
@@ -165,35 +174,18 @@ class Lane:
             async with self._opening:
                 if self._transport is None:
                     self._transport = await self._connect()
+                    if self._look is not None:
+                        self._steering = asyncio.create_task(steer(self.gate, self._cap, self._look))
         return self._transport
 
     async def _hold_back(self, request: Request) -> None:
-        wait = self._closed_until - time.monotonic()
-        if wait > 0:
+        if (wait := self._refusals.pause) > 0:
             await asyncio.sleep(wait)
         if self._requests:
             await self._requests.take(request.n)
         if self._tokens:
             letters = sum(len(message["content"]) for message in request.messages)
             await self._tokens.take(letters / 4 + request.max_tokens * request.n)
-
-    def _slow_down(self, why: Retry) -> None:
-        if not why.overload:
-            return
-        self._streak = 0
-        now = time.monotonic()
-        if now >= self._closed_until:  # one lesson per pause, not one per request that was under way
-            self.gate.limit = max(1.0, self.gate.limit * 0.7)
-        self._closed_until = max(
-            self._closed_until, now + min(why.after if why.after is not None else 1.0, 120.0)
-        )
-
-    def _speed_up(self) -> None:
-        self._streak += 1
-        if self._streak >= 25 and self.gate.limit < self.cap:
-            self._streak = 0
-            self.gate.limit = min(self.cap, self.gate.limit + 1)
-            self.gate.admit()
 
     def _started(self) -> None:
         if self.gate.running == 1:

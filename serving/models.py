@@ -15,6 +15,7 @@ import aiohttp
 from serving.client import Dialect, OpenAITransport, PlainTransport, Transport
 from serving.engine import Engine, Lane
 from serving.errors import ServingError, WrongModel
+from serving.limits import Queue
 from serving.settings import Adapter, Endpoint, LlamaCpp, Model, Vllm
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ class Managed:
     ) -> None:
         self.name, self._build, self._say, self._patience = name, build, say, patience or PATIENCE
         self._server: Server | None = None
-        self._url = ""
+        self.address = ""
+        """Of the running server, or of the last one."""
         self._failure: ServingError | None = None
         self._watching: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
@@ -70,14 +72,14 @@ class Managed:
                 self._say(f"starting {self.name} …")
                 try:
                     server = await asyncio.to_thread(self._build)
-                    self._url = await server.start()
+                    self.address = await server.start()
                 except ServingError as error:
                     self._failure = error
                     raise
                 self._server = server
                 self._watching = asyncio.create_task(self._watch())
                 self._say(f"{self.name} answers after {time.monotonic() - began:.0f} s")
-            return self._url
+            return self.address
 
     async def recover(self) -> None:
         """Called by a lane that cannot reach the server: end it if it is dead; the next request starts it again.
@@ -99,7 +101,7 @@ class Managed:
         while True:
             await asyncio.sleep(min(LOOK, self._patience / 3))
             running = sum(lane.gate.running for lane in self.lanes)
-            counted = await token_count(self._url) if running else None
+            counted = await token_count(self.address) if running else None
             tokens = tokens if counted is None else counted
             # an answer is a sign of life too: a busy server may let /metrics wait
             answers = sum(lane.stats.answered for lane in self.lanes)
@@ -134,19 +136,33 @@ class Managed:
 
 
 COUNTERS = r"^(?:vllm:(?:prompt|generation)_tokens_total|llamacpp:(?:prompt_tokens|tokens_predicted)_total)\S* (\S+)$"
+QUEUE = r"^vllm:num_requests_(running|waiting)(?:\{\S*\})? (\S+)$"
 
 
 async def token_count(base_url: str) -> float | None:
     """Tokens a server has read and written so far, from its /metrics; None where it does not answer."""
+    text = await _metrics(base_url)
+    return None if text is None else sum(float(value) for value in re.findall(COUNTERS, text, re.MULTILINE))
+
+
+async def queue_at(base_url: str) -> Queue | None:
+    """How many requests a vLLM server runs and lets wait, from its /metrics; None where it does not say."""
+    found = {"running": 0.0, "waiting": 0.0}
+    values = re.findall(QUEUE, await _metrics(base_url) or "", re.MULTILINE)
+    for name, value in values:
+        found[name] += float(value)
+    return Queue(**found) if values else None
+
+
+async def _metrics(base_url: str) -> str | None:
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LOOK)) as session,
             session.get(base_url.removesuffix("/v1") + "/metrics") as response,
         ):
-            text = await response.text()
-    except (aiohttp.ClientError, OSError, TimeoutError):
+            return await response.text()
+    except (aiohttp.ClientError, OSError, TimeoutError, UnicodeDecodeError):
         return None
-    return sum(float(value) for value in re.findall(COUNTERS, text, re.MULTILINE))
 
 
 def _dialect(model: Model) -> Dialect:
@@ -259,6 +275,7 @@ def _lane(name: str, model: Model, managed: dict[str, Managed], checked: Once) -
             name,
             connect_endpoint,
             model.max_in_flight,
+            look=(lambda: queue_at(endpoint.base_url)) if endpoint.dialect == "vllm" else None,
             requests_per_minute=model.requests_per_minute,
             tokens_per_minute=model.tokens_per_minute,
         )
@@ -270,6 +287,10 @@ def _lane(name: str, model: Model, managed: dict[str, Managed], checked: Once) -
             await owner.url(), name, _dialect(model), None, model.timeout, model.max_in_flight
         )
 
-    lane = Lane(name, connect_managed, model.max_in_flight, recover=owner.recover)
+    async def look() -> Queue | None:
+        return await queue_at(owner.address) if owner.address else None
+
+    steered = look if _dialect(model) == "vllm" else None
+    lane = Lane(name, connect_managed, model.max_in_flight, recover=owner.recover, look=steered)
     owner.lanes.append(lane)
     return lane

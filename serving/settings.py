@@ -80,8 +80,8 @@ class Vllm(Serving):
     """A vLLM server this project starts, watches and stops. Loopback only, prefix caching on."""
 
     kind: Literal["vllm"] = "vllm"
-    max_in_flight: int = Field(default=256, ge=1)
-    """Requests at the model at one time, at most."""
+    max_in_flight: int = Field(default=2048, ge=1)
+    """Requests at the model at one time, at most; below it, the length of vLLM's own queue decides."""
     python: str | None = None
     """Interpreter of vLLM's own environment; else $ZEPHYR_VLLM_PYTHON, else `vllm` on PATH."""
     args: dict[str, str | int | float | bool] = Field(default_factory=dict)

@@ -1,0 +1,314 @@
+"""A model server that is not there: vLLM's HTTP over continuous batching as arithmetic, with faults on request.
+
+    python -m benchmarks.simulator --speed 1 --a 8 --b 0.03 --slots 256 --faults 0.03
+
+    with simulator(speed=20) as model:      # in a process of its own
+        model.url, model.stats()
+
+Answers, lengths, grades and faults are drawn by hash from the request, so every client faces the same work. Costs
+about 0.1 ms of CPU per request. Loopback only.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from benchmarks.batching import Batch, Job, Machine, blocks_of, tokens_of
+from benchmarks.faults import Fault, Faults
+from benchmarks.replies import Body, Lengths, Said, say, shown
+
+MAX_MODEL_LEN = 32_768
+
+
+class Endpoint:
+    """One model behind one address."""
+
+    def __init__(self, name: str, machine: Machine, lengths: Lengths, faults: Faults) -> None:
+        self.name, self.machine, self.lengths, self.faults = name, machine, lengths, faults
+        self.loop = asyncio.get_running_loop()
+        self.batch = Batch(machine, self.loop.time())
+        self._timer: asyncio.TimerHandle | None = None
+
+    def reset(self) -> None:
+        self.batch = Batch(self.machine, self.loop.time())
+
+    def submit(self, connection: "Connection", data: bytes) -> None:
+        fault = self.faults.draw(data)
+        if fault in ("429", "503"):
+            connection.send(int(fault), {"error": {"message": "planted"}}, b"retry-after: 0.2\r\n")
+            return
+        if fault == "hang":
+            return
+        body: Body = orjson.loads(data)
+        prompt = shown(body)
+        if tokens_of(prompt) > MAX_MODEL_LEN:
+            connection.send(400, {"error": {"message": f"maximum context length is {MAX_MODEL_LEN} tokens"}})
+            return
+        said = say(body, prompt, self.lengths)
+        job = Job(tokens_of(prompt), [one.tokens for one in said], blocks_of(prompt))
+        job.payload = (connection, said, fault)
+        self._ended(self.batch.add(job, self.loop.time()))
+
+    def _wake(self) -> None:
+        self._ended(self.batch.advance(self.loop.time()))
+
+    def _ended(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            connection, said, fault = job.payload
+            connection.answer(self.name, job, said, fault)
+        if self._timer is not None:
+            self._timer.cancel()
+        end = self.batch.next_end()
+        self._timer = None if end is None else self.loop.call_at(end, self._wake)
+
+    def metrics(self) -> str:
+        """The counters and gauges of vLLM that a client steers by, in vLLM's words."""
+        self._wake()
+        batch, counts = self.batch, self.batch.counts
+        values = {
+            "num_requests_running": len(batch.running),
+            "num_requests_waiting": len(batch.waiting),
+            "prompt_tokens_total": counts.prompt_tokens,
+            "generation_tokens_total": counts.generation_tokens,
+            "prefix_cache_queries_total": counts.cache_queries,
+            "prefix_cache_hits_total": counts.cache_hits,
+        }
+        return "".join(
+            f"# TYPE vllm:{name} {'counter' if name.endswith('_total') else 'gauge'}\n"
+            f'vllm:{name}{{engine="0",model_name="{self.name}"}} {float(value)}\n'
+            for name, value in values.items()
+        )
+
+    def stats(self) -> dict[str, Any]:
+        self._wake()
+        return self.batch.counts.summary(self.machine.slots) | {
+            "running": len(self.batch.running),
+            "waiting": len(self.batch.waiting),
+            "faults": dict(self.faults.planted),
+        }
+
+
+class Connection(asyncio.Protocol):
+    """One client's HTTP/1.1 connection, kept alive: one request at a time, bodies with a content-length."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint, self._data = endpoint, b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]
+
+    def data_received(self, data: bytes) -> None:
+        self._data = self._data + data if self._data else data
+        head, found, rest = self._data.partition(b"\r\n\r\n")
+        if not found:
+            return
+        at = head.lower().find(b"\r\ncontent-length:")
+        length = int(head[at + 17 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+        if len(rest) >= length:
+            self._data = rest[length:]
+            _, path, _ = head.split(b" ", 2)
+            self.route(path.decode().split("?")[0], rest[:length])
+
+    def route(self, path: str, body: bytes) -> None:
+        end = self.endpoint
+        if path == "/v1/chat/completions":
+            end.submit(self, body)
+        elif path == "/v1/models":
+            self.send(200, {"object": "list", "data": [{"id": end.name, "max_model_len": MAX_MODEL_LEN}]})
+        elif path == "/metrics":
+            self.send(200, end.metrics().encode())
+        elif path == "/tokenize":
+            asked = orjson.loads(body)
+            count = tokens_of(asked["prompt"] if "prompt" in asked else shown(asked))
+            self.send(200, {"count": count, "tokens": list(range(count)), "max_model_len": MAX_MODEL_LEN})
+        elif path == "/stats":
+            self.send(200, end.stats())
+        elif path == "/reset":
+            end.reset()
+            self.send(200, {})
+        elif path == "/health":
+            self.send(200, b"")
+        else:
+            self.send(404, {"error": {"message": f"no route {path}"}})
+
+    def answer(self, model: str, job: Job, said: list[Said], fault: Fault | None) -> None:
+        if fault == "500":
+            self.send(500, {"error": {"message": "planted"}})
+            return
+        data = orjson.dumps(
+            {
+                "id": "chatcmpl-simulated",
+                "object": "chat.completion",
+                "model": model,
+                "system_fingerprint": "simulator",
+                "choices": [
+                    {
+                        "index": i,
+                        "message": {"role": "assistant", "content": one.text, "refusal": None},
+                        "logprobs": one.logprobs,
+                        "finish_reason": "abort" if fault == "abort" else one.finish_reason,
+                    }
+                    for i, one in enumerate(said)
+                ],
+                "usage": {
+                    "prompt_tokens": job.prompt,
+                    "completion_tokens": sum(job.outputs),
+                    "total_tokens": job.prompt + sum(job.outputs),
+                    "prompt_tokens_details": {"cached_tokens": job.cached},
+                },
+            }
+        )
+        if fault == "reset":
+            self.transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(data) + data[:20])
+            self.transport.close()
+            return
+        self.send(
+            200,
+            {"cut": data[: len(data) // 2], "empty": b"", "malformed": b'{"id": 1}'}.get(fault or "", data),
+        )
+
+    def send(self, status: int, body: bytes | dict[str, Any], headers: bytes = b"") -> None:
+        if self.transport.is_closing():
+            return
+        data = body if isinstance(body, bytes) else orjson.dumps(body)
+        self.transport.write(
+            b"HTTP/1.1 %d .\r\ncontent-type: application/json\r\n%scontent-length: %d\r\n\r\n"
+            % (status, headers, len(data))
+            + data
+        )
+
+
+@contextmanager
+def gpu(path: Path | None) -> Iterator[None]:
+    """Hold a "GPU", as a lock file: two awake servers on one are an error, as with a real one.
+
+    Raises:
+        SystemExit: another server holds it.
+    """
+    if path is None:
+        yield
+        return
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SystemExit(f"torch.OutOfMemoryError: {path} is held by another server") from None
+        yield
+
+
+async def serve(asked: argparse.Namespace) -> None:
+    await asyncio.sleep(asked.start_delay)
+    endpoint = Endpoint(
+        asked.name,
+        _of(Machine, asked),
+        _of(Lengths, asked),
+        Faults(asked.faults, tuple(asked.kinds or ()) or Faults.kinds),
+    )
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(endpoint), "127.0.0.1", asked.port, backlog=4096)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    ended = asyncio.Event()
+    if asked.until_eof:  # the process that started this one is gone
+        loop.add_reader(sys.stdin.fileno(), lambda: None if sys.stdin.buffer.read1(64) else ended.set())
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(ended.wait(), asked.life)
+
+
+def _of(kind: type[Any], asked: argparse.Namespace) -> Any:
+    return kind(**{each.name: getattr(asked, each.name) for each in fields(kind)})  # type: ignore[arg-type]
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    for kind in (Machine, Lengths):
+        for each in fields(kind):
+            parser.add_argument(f"--{each.name}", type=type(each.default), default=each.default)
+    parser.add_argument("--name", default="simulated", help="the model's name")
+    parser.add_argument("--port", type=int, default=0, help="0: a free one, printed first")
+    parser.add_argument("--faults", type=float, default=0.0, help="share of requests that fail")
+    parser.add_argument("--kinds", nargs="*", help="of faults; all")
+    parser.add_argument("--start-delay", type=float, default=0.0, help="seconds until it answers")
+    parser.add_argument("--gpu", type=Path, help="lock file that stands for the GPU")
+    parser.add_argument("--life", type=float, default=3600.0, help="seconds until it ends by itself")
+    parser.add_argument("--until-eof", action="store_true", help="end when stdin is closed")
+    return parser
+
+
+def main() -> None:
+    asked = parser().parse_args()
+    with gpu(asked.gpu), contextlib.suppress(KeyboardInterrupt):
+        try:
+            import uvloop
+        except ImportError:
+            asyncio.run(serve(asked))
+        else:
+            uvloop.run(serve(asked))
+
+
+@dataclass
+class Simulated:
+    """A simulator in a process of its own."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    """Up to and including /v1."""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def stats(self) -> dict[str, Any]:
+        return json.loads(self._get("/stats"))
+
+    def reset(self) -> None:
+        self._get("/reset")
+
+    def _get(self, path: str) -> bytes:
+        with urllib.request.urlopen(self.url.removesuffix("/v1") + path, timeout=30) as reply:
+            return reply.read()
+
+
+@contextmanager
+def simulator(**settings: Any) -> Iterator[Simulated]:
+    """A simulator with these options of the command line, ended with the block.
+
+    Raises:
+        RuntimeError: it ended before it answered.
+    """
+    command = [sys.executable, "-m", "benchmarks.simulator", "--until-eof"]
+    for name, value in settings.items():
+        command += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+    root = Path(__file__).parent.parent
+    process = subprocess.Popen(
+        command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdin and process.stdout and process.stderr
+    try:
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the simulator ended: {process.stderr.read().decode().strip()[-300:]}")
+        yield Simulated(process, f"http://127.0.0.1:{int(line)}/v1", settings)
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+if __name__ == "__main__":
+    main()
