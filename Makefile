@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 UV := uv==0.13.9
 
-.PHONY: quickstart test test-vllm docs lint format lock clean
+.PHONY: quickstart test test-vllm bench-pipeline docs lint format lock clean
 
 quickstart: $(READY)
 	$(BIN)/zephyr run recipes/quickstart.yaml
@@ -15,6 +15,10 @@ test: $(READY)
 # A real vLLM from its own environment: make test-vllm ZEPHYR_VLLM_PYTHON=/path/to/venv/bin/python
 test-vllm: $(READY)
 	$(BIN)/python -m pytest -m vllm -s
+
+# The pipeline against a bare asyncio loop, on simulated servers; a quarter of an hour. A tenth of it: make bench-pipeline ROWS=0.1
+bench-pipeline: $(READY)
+	$(BIN)/python -m benchmarks.pipeline --rows $(or $(ROWS),1)
 
 # Commands, options, recipes, code and links in README.md and docs/. Field tables: python docs/fields.py
 docs: $(READY)
