@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import fcntl
 import json
+import os
 import subprocess
 import sys
 import urllib.request
@@ -223,7 +224,7 @@ async def serve(asked: argparse.Namespace) -> None:
     print(server.sockets[0].getsockname()[1], flush=True)
     ended = asyncio.Event()
     if asked.until_eof:  # the process that started this one is gone
-        loop.add_reader(sys.stdin.fileno(), lambda: None if sys.stdin.buffer.read1(64) else ended.set())
+        loop.add_reader(0, lambda: None if os.read(0, 64) else ended.set())
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(ended.wait(), asked.life)
 

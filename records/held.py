@@ -36,8 +36,10 @@ class Held:
         if len(self._marks) and keys:
             marks = _marks(keys)
             at = np.minimum(np.searchsorted(self._marks, marks), len(self._marks) - 1)
-            for i in np.flatnonzero(self._marks[at] == marks):
-                found.setdefault(self._names[self._places[at[i]]], []).append(keys[i])
+            places = self._places[at].tolist()
+            for key, place, same in zip(keys, places, (self._marks[at] == marks).tolist(), strict=True):
+                if same:
+                    found.setdefault(self._names[place], []).append(key)
         return found
 
     def renamed(self, old: str, new: str) -> None:
