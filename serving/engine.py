@@ -112,7 +112,7 @@ class Lane:
         `pause`: seconds before the first repeat; doubled for each further one.
         """
         self.name, self.gate, self.stats = name, Gate(min(limit, START) if look else limit), LaneStats()
-        self._refusals = Refusals(self.gate, limit)
+        self._refusals = Refusals(self.gate)
         self._connect, self._recover, self._pause = connect, recover, pause
         self._look, self._cap = look, limit
         self._steering: asyncio.Task[None] | None = None

@@ -36,11 +36,12 @@ class Refusals:
     """Additive increase, multiplicative decrease, on the refusals (429, 503) of an endpoint that says nothing else.
 
     A refusal now and then is that one request's own matter. Where a twentieth of what may be in flight is refused, the
-    endpoint is overloaded: the limit falls, and nothing is sent to it for as long as it asked.
+    endpoint is overloaded: the limit falls, and nothing is sent to it for as long as it asked. Answers raise the limit
+    again to where it was.
     """
 
-    def __init__(self, gate: Adjustable, cap: float) -> None:
-        self._gate, self._cap = gate, cap
+    def __init__(self, gate: Adjustable) -> None:
+        self._gate, self._before = gate, 0.0
         self._closed_until = 0.0
         self._streak = 0
         self._refused = self._since = 0
@@ -55,9 +56,9 @@ class Refusals:
         self._since += 1
         if self._since > self._gate.limit:  # what was refused a whole round ago says nothing of now
             self._refused = self._since = 0
-        if self._streak >= 25 and self._gate.limit < self._cap:
+        if self._streak >= 25 and self._gate.limit < self._before:
             self._streak = 0
-            self._gate.limit = min(self._cap, self._gate.limit + 1)
+            self._gate.limit = min(self._before, self._gate.limit + 1)
             self._gate.admit()
 
     def refused(self, after: float | None) -> None:
@@ -68,6 +69,7 @@ class Refusals:
             return
         self._streak = self._refused = self._since = 0
         if now >= self._closed_until:  # one lesson per pause, not one per request that was under way
+            self._before = max(self._before, self._gate.limit)
             self._gate.limit = max(1.0, self._gate.limit * 0.7)
         self._closed_until = max(self._closed_until, now + min(after if after is not None else 1.0, 120.0))
 

@@ -15,7 +15,7 @@ from serving.models import queue_at
 
 def test_a_refusal_now_and_then_is_that_requests_own_matter():
     gate = Gate(100)
-    limit = Refusals(gate, 100)
+    limit = Refusals(gate)
     for _ in range(20):
         for _ in range(50):
             limit.answered()
@@ -26,7 +26,7 @@ def test_a_refusal_now_and_then_is_that_requests_own_matter():
 
 def test_refusals_that_come_together_lower_the_limit_once_and_close_the_endpoint():
     gate = Gate(100)
-    limit = Refusals(gate, 100)
+    limit = Refusals(gate)
     for _ in range(40):
         limit.refused(60)
     assert gate.limit == pytest.approx(70)
