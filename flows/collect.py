@@ -54,25 +54,27 @@ async def generate_shard(
     prompts: list[Prompt],
     chat: Chat,
     step: Step,
-    hand_on: Callable[[Row], None],
+    hand_on: Callable[[Row], None] | None = None,
 ) -> Receipt:
-    """One sampler's answers to one shard of prompts; row i belongs to prompt i. Each row is handed on as it comes."""
+    """One sampler's answers to one shard of prompts; row i belongs to prompt i. Each is handed on as it comes."""
     keys = [prompt.id for prompt in prompts]
     if (receipt := stage.sealed(index, keys)) is not None:
         step(len(keys))
-        for row in stage.rows(receipt):
-            hand_on(row)
+        if hand_on is not None:
+            for row in stage.rows(receipt):
+                hand_on(row)
         return receipt
+    tell = hand_on or (lambda row: None)
     by_id = {prompt.id: prompt for prompt in prompts}
     shard = stage.open(index, keys)
     step(shard.taken_over)
     for key in keys:
         if (row := shard.row(key)) is not None:
-            hand_on(row)
+            tell(row)
 
     async def answer(key: str) -> Row:
         row = await generate(by_id[key], sampler, stage.fingerprint, run.recipe.seed, chat)
-        hand_on(row)
+        tell(row)
         return row
 
     return await fill(shard, answer, step)
@@ -148,7 +150,7 @@ async def answer_and_judge(
 
             async def answer() -> None:
                 own.receipts[index] = await generate_shard(
-                    run, own.sampler, own.stage, index, chunk, chat, step, hand_on
+                    run, own.sampler, own.stage, index, chunk, chat, step, hand_on if members else None
                 )
 
             async def judge(member: Member) -> None:
