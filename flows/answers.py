@@ -1,10 +1,11 @@
 """Requests to rows and rows to records: what one prompt's answers and one answer's judgements are. No Prefect here."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from flows.run import Run
-from judges.base import Judge, Verdict
+from judges.base import Judge, Settings, Verdict
 from judges.jury import Member
 from prompts.principle import draw_principle
 from records.ids import fingerprint, seed_of
@@ -20,9 +21,11 @@ class Answers:
     """One sampler's part of a run: its stages, and the receipts of their shards."""
 
     sampler: Sampler
+    identity: dict[str, Any]
+    """Of the model behind it."""
     stage: Stage
     judge_stages: dict[str, Stage]
-    """By judge's name."""
+    """By judge's name. Judges that see all completions side by side have one for all samplers."""
     receipts: dict[int, Receipt] = field(default_factory=dict)
     judged: dict[str, dict[int, Receipt]] = field(default_factory=dict)
     """Judge -> shard -> receipt."""
@@ -40,7 +43,7 @@ class Answers:
         return [Completion.model_validate(answer | name) for answer in row.answers]
 
     def judgements(self, index: int) -> dict[str, list[Judgement]]:
-        """Every judge's judgements of one shard, by completion id."""
+        """Every judge's judgements of one shard, by completion id; of other samplers' too where they share a stage."""
         found: dict[str, list[Judgement]] = {}
         for name, receipts in self.judged.items():
             for row in self.judge_stages[name].rows(receipts[index]):
@@ -50,19 +53,37 @@ class Answers:
         return found
 
 
+def side_by_side(samplers: Sequence[Sequence[Sequence[Completion]]]) -> list[list[Completion]]:
+    """Each prompt's completions by all samplers, from each sampler's completions of each prompt."""
+    return [[c for own in of_one for c in own] for of_one in zip(*samplers, strict=True)]
+
+
 def stages_of(
-    run: Run, sampler: Sampler, members: tuple[Member, ...], identity: dict[str, Any] | None = None
-) -> Answers:
-    """Where one sampler's answers and their judgements lie."""
-    stage = run.completions_stage(sampler, identity)
-    return Answers(sampler, stage, {m.name: run.judgements_stage(m, stage.fingerprint) for m in members})
+    run: Run,
+    samplers: Sequence[Sampler],
+    members: Sequence[Member],
+    identities: Mapping[str, dict[str, Any]] | None = None,
+) -> list[Answers]:
+    """Where every sampler's answers and their judgements lie. `identities`: of models that are not the recipe's."""
+    known = identities or {}
+    stages = [run.completions_stage(sampler, known.get(sampler.name)) for sampler in samplers]
+    every = [stage.fingerprint for stage in stages]
+    shared = {m.name: run.judgements_stage(m, every) for m in members if m.scope == "prompt"}
+    return [
+        Answers(
+            sampler,
+            known.get(sampler.name) or run.recipe.models[sampler.model].identity,
+            stage,
+            {m.name: shared.get(m.name) or run.judgements_stage(m, [stage.fingerprint]) for m in members},
+        )
+        for sampler, stage in zip(samplers, stages, strict=True)
+    ]
 
 
 def stored(run: Run) -> list[Answers]:
     """What lies in the run's folder, answered and judged by all; nothing is asked."""
-    results = []
-    for sampler in run.recipe.samplers:
-        own = stages_of(run, sampler, run.recipe.jury.members)
+    results = stages_of(run, run.recipe.samplers, run.recipe.jury.members)
+    for own in results:
         index = 0
         while (receipt := own.stage.receipt(index)) is not None:
             judged = {name: stage.receipt(index) for name, stage in own.judge_stages.items()}
@@ -72,7 +93,6 @@ def stored(run: Run) -> list[Answers]:
                     if one is not None:
                         own.judged.setdefault(name, {})[index] = one
             index += 1
-        results.append(own)
     return results
 
 
@@ -93,7 +113,7 @@ async def generate(prompt: Prompt, sampler: Sampler, asked: str, seed: int, chat
         reply = await chat(request)
     except RequestFailed as why:
         return Row(prompt.id, [], _dropped(prompt.id, "completions", why))
-    usages = _shares(reply.usage.model_dump(), len(reply.choices))
+    usages = reply.usage.split(len(reply.choices))
     return Row(
         prompt.id,
         [
@@ -104,8 +124,9 @@ async def generate(prompt: Prompt, sampler: Sampler, asked: str, seed: int, chat
                 sample=sample,
                 text=choice.text.strip(),
                 finish_reason=choice.finish_reason,
-                usage=usage,  # type: ignore[arg-type]
+                usage=usage,
                 principle=principle.name if principle else None,
+                principle_text=principle.text if principle else None,
                 seed=request.seed,
                 fingerprint=asked,
             ).model_dump(mode="json")
@@ -126,53 +147,77 @@ def with_principle(prompt: Prompt, principle: str | None) -> tuple[Message, ...]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One completion to be judged on one aspect."""
+    """What a judge judges in one call on one aspect: a completion, or all of a prompt."""
 
     prompt: Prompt
-    completion: Completion
+    completions: tuple[Completion, ...]
     aspect: str
 
+    def key(self, member: Settings) -> str:
+        """Stands for these completions with these texts under this question.
 
-def cases_of(member: Member, prompts: list[Prompt], completions: list[list[Completion]]) -> dict[str, Case]:
-    """What a judge has to judge in a shard, by key: completions in order, the aspects of one side by side.
+        A sampled text can differ when it is asked anew, and another aspect is another key, so a new aspect costs only
+        its own calls. What the judge reads of the prompt's `meta` counts too.
+        """
+        asked = (self.aspect, member.question(self.aspect))
+        read = member.context(self.prompt, self.aspect)
+        more = () if read is None else (read,)
+        if member.scope == "completion":
+            (one,) = self.completions
+            return fingerprint(one.id, one.text, *asked, *more)
+        seen = sorted((completion.id, completion.text) for completion in self.completions)
+        return fingerprint(self.prompt.id, seen, *asked, *more)
 
-    A key stands for this completion with this text under this question. A sampled text can differ when it is asked
-    anew, and another aspect is another key, so a new aspect costs only its own calls.
+
+def cases_of(
+    member: Member, prompts: Sequence[Prompt], completions: Sequence[Sequence[Completion]]
+) -> dict[str, Case]:
+    """What a judge has to judge in a shard, by key: prompts in order, the aspects of one side by side.
+
+    `completions`: of each prompt; one sampler's, or all samplers' for a judge that sees them side by side.
     """
-    return {
-        fingerprint(completion.id, completion.text, aspect, member.question(aspect)): Case(
-            prompt, completion, aspect
-        )
+    cases = [
+        Case(prompt, together, aspect)
         for prompt, own in zip(prompts, completions, strict=True)
-        for completion in own
+        for together in _calls(member, own)
         for aspect in member.aspects
-    }
+    ]
+    return {case.key(member): case for case in cases}
+
+
+def _calls(member: Member, completions: Sequence[Completion]) -> list[tuple[Completion, ...]]:
+    if member.scope == "completion":
+        return [(completion,) for completion in completions]
+    return [tuple(sorted(completions, key=lambda completion: completion.id))] if completions else []
 
 
 async def judge_one(key: str, case: Case, judge: Judge, name: str, asked: str) -> Row:
-    """One judge's verdict on one completion and aspect."""
+    """One judge's verdicts of one case."""
     try:
-        (verdict,) = await judge(case.prompt, [case.completion], case.aspect)
+        verdicts = await judge(case.prompt, case.completions, case.aspect)
     except RequestFailed as why:
-        return Row(key, [], _dropped(case.completion.id, "judgements", why))
-    return Row(key, [_judgement(verdict, key, case.completion, name, asked).model_dump(mode="json")])
+        id = case.completions[0].id if len(case.completions) == 1 else case.prompt.id
+        return Row(key, [], _dropped(id, "judgements", why))
+    return row_of(key, case, verdicts, name, asked)
 
 
-def _judgement(verdict: Verdict, key: str, completion: Completion, judge: str, asked: str) -> Judgement:
-    return Judgement(
-        id=fingerprint(asked, key),
-        prompt_id=completion.prompt_id,
-        completion_id=completion.id,
-        judge=judge,
-        fingerprint=asked,
-        **{name: getattr(verdict, name) for name in verdict.__slots__},
+def row_of(key: str, case: Case, verdicts: Sequence[Verdict], judge: str, asked: str) -> Row:
+    """A judgement for each of the case's completions."""
+    return Row(
+        key,
+        [
+            Judgement(
+                id=fingerprint(asked, key, *(() if len(case.completions) == 1 else (completion.id,))),
+                prompt_id=completion.prompt_id,
+                completion_id=completion.id,
+                judge=judge,
+                fingerprint=asked,
+                **{name: getattr(verdict, name) for name in verdict.__slots__},
+            ).model_dump(mode="json")
+            for completion, verdict in zip(case.completions, verdicts, strict=True)
+        ],
     )
 
 
 def _dropped(key: str, stage: str, why: RequestFailed) -> dict[str, str]:
     return Dropped(id=key, stage=stage, reason=why.reason, detail=why.detail).model_dump()  # type: ignore[arg-type]
-
-
-def _shares(usage: dict[str, int], n: int) -> list[dict[str, int]]:
-    """A request's usage split over its n answers, so that sums over rows stay true."""
-    return [{name: value // n + (i < value % n) for name, value in usage.items()} for i in range(n)]

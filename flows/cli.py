@@ -164,15 +164,32 @@ def generate(
 
 @app.command()
 def judge(
-    recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False
+    recipe: RecipePath,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Ask again where a judge's answer was no verdict.")
+    ] = False,
+    reparse: Annotated[
+        bool, typer.Option("--reparse", help="Read stored answers of judges again; asks nothing.")
+    ] = False,
+    set: Set = None,
+    out: Out = None,
+    store: Store = None,
+    json: Json = False,
 ) -> None:
     """Every judge's verdict on every completion."""
 
     def work() -> dict[str, Any]:
         settings = _recipe(recipe, set)
+        if reparse:
+            from flows.recipe import RecipeError
+            from flows.reparse import reparse as read_again
+
+            if retry_failed:
+                raise RecipeError("--reparse asks nothing and --retry-failed asks again; give one of them")
+            return _flow(lambda: read_again(settings, out, store))
         from flows.preferences import judge_responses
 
-        return _flow(lambda: judge_responses(settings, out, store))
+        return _flow(lambda: judge_responses(settings, out, store, retry_failed))
 
     answer(work, json, _summary)
 

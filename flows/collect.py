@@ -1,19 +1,20 @@
 """The tasks: one shard answered, one shard judged; and everything of a recipe answered and judged.
 
 Generating and judging have no barrier between them: an answer is judged as soon as it is there, while other rows,
-shards and samplers are still being asked, and judge requests go first at every model.
+shards and samplers are still being asked, and judge requests go first at every model. Only a judge that sees a prompt's
+answers side by side waits for them, shard by shard.
 """
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flows.answers import Answers, Case, cases_of, generate, judge_one, stages_of
+from flows.answers import Answers, Case, cases_of, generate, judge_one, side_by_side, stages_of
 from flows.artifacts import progress_artifact
 from flows.facts import Facts
 from flows.inputs import gather_prompts, models_of
@@ -32,8 +33,13 @@ GENERATE, JUDGE = 1, 0
 """Priorities at a model: open rows are finished before new ones are begun."""
 
 
+JUDGED = frozenset({"ok", "tie", "not_applicable"})
+"""Statuses of a judgement that did not fail."""
+
 Step = Callable[..., None]
 """Told of finished rows."""
+Coming = asyncio.Future[list[Completion]]
+"""One prompt's answers, as soon as they are there."""
 
 
 class StageFailed(Exception):
@@ -80,18 +86,22 @@ async def generate_shard(
     return await fill(shard, answer, step)
 
 
-@task(name="judge-shard", task_run_name="judge-{member.name}-{sampler}-{index:05d}", **SHARD)
+@task(name="judge-shard", task_run_name="judge-{member.name}-{whose}-{index:05d}", **SHARD)
 async def judge_shard(
     member: Member,
-    sampler: str,
+    whose: str,
     stage: Stage,
     index: int,
     prompts: list[Prompt],
-    answers: list[asyncio.Future[list[Completion]]],
+    answers: list[Coming],
     chat: Chat | None,
     step: Step,
+    again: Collection[str] = (),
 ) -> Receipt:
-    """One judge's verdicts on one sampler's shard, a row for each completion and aspect, as the answers come."""
+    """One judge's verdicts on one shard, a row for each case, as the answers come: of one sampler, or of all.
+
+    `again`: statuses whose judgements are asked anew.
+    """
     cases: dict[str, Case] = {}
 
     def keys_of(prompt: Prompt, completions: list[Completion]) -> list[str]:
@@ -104,18 +114,23 @@ async def judge_shard(
         keys = [
             key for p, answer in zip(prompts, answers, strict=True) for key in keys_of(p, answer.result())
         ]
-        if (receipt := stage.sealed(index, keys)) is not None:
+        receipt = stage.sealed(index, keys)
+        if receipt is not None and not set(again) & receipt.statuses.keys():
             step(len(keys))
             return receipt
     judge = member.build(chat)
 
+    def failed(row: Row) -> bool:
+        return any(answer["status"] in again for answer in row.answers)
+
     async def verdict(key: str) -> Row:
         return await judge_one(key, cases.pop(key), judge, member.name, stage.fingerprint)
 
-    async def arriving(prompt: Prompt, answer: asyncio.Future[list[Completion]]) -> list[str]:
+    async def arriving(prompt: Prompt, answer: Coming) -> list[str]:
         return keys_of(prompt, await answer)
 
-    return await follow(stage.open(index), map(arriving, prompts, answers), verdict, step)
+    shard = stage.open(index, without=failed if again else None)
+    return await follow(shard, map(arriving, prompts, answers), verdict, step)
 
 
 async def answer_and_judge(
@@ -126,41 +141,63 @@ async def answer_and_judge(
     *,
     judged: bool = True,
     identities: dict[str, dict[str, Any]] | None = None,
+    again: Collection[str] = (),
 ) -> list[Answers]:
     """Every sampler's answers to every prompt, and every judge's verdicts on them. Resumes what is there.
 
+    A judge that sees answers side by side starts on a shard as soon as every sampler has answered that shard.
+
     Raises:
-        StageFailed: more of a sampler's or judge's rows failed than `max_failed`.
+        StageFailed: more of a sampler's or judge's rows failed than `max_failed`, or more of a judge's verdicts could
+            not be read than `max_unjudged`.
     """
     recipe, members = run.recipe, run.recipe.jury.members if judged else ()
     gates = {sampler.name: asyncio.Semaphore(recipe.shards_in_flight) for sampler in samplers}
-    results = [stages_of(run, sampler, members, (identities or {}).get(sampler.name)) for sampler in samplers]
+    results = stages_of(run, samplers, members, identities)
     generating = {s.name: display().add(f"generate {s.name}", len(prompts)) for s in samplers}
     answers = len(prompts) * sum(sampler.n for sampler in samplers)
-    judging = {m.name: display().add(f"judge {m.name}", answers * len(m.aspects)) for m in members}
+    rows = {"completion": answers, "prompt": len(prompts)}
+    judging = {m.name: display().add(f"judge {m.name}", rows[m.scope] * len(m.aspects)) for m in members}
+    loop = asyncio.get_running_loop()
+
+    async def judge(
+        whose: Sequence[Answers], member: Member, index: int, chunk: list[Prompt], those: list[Coming]
+    ) -> None:
+        asks = engine.chat(member.asks, JUDGE) if member.asks else None
+        name = whose[0].sampler.name if member.scope == "completion" else "all"
+        stage, step = whose[0].judge_stages[member.name], judging[member.name]
+        receipt = await judge_shard(member, name, stage, index, chunk, those, asks, step, again)
+        for own in whose:
+            own.judged.setdefault(member.name, {})[index] = receipt
+        found, expected = judge_receipts(results, member.name), answers * len(member.aspects)
+        _check_read(member.name, found, recipe.max_unjudged, expected)
+
+    async def judge_together(member: Member, index: int, chunk: list[Prompt]) -> None:
+        those: list[Coming] = []
+        for completions in side_by_side([own.completions(index) for own in results]):
+            those.append(loop.create_future())
+            those[-1].set_result(completions)
+        await judge(results, member, index, chunk, those)
 
     async def one(own: Answers, index: int, chunk: list[Prompt]) -> None:
         async with gates[own.sampler.name]:
             chat, step = engine.chat(own.sampler.model, GENERATE), generating[own.sampler.name]
-            loop = asyncio.get_running_loop()
-            answers = {prompt.id: loop.create_future() for prompt in chunk}
+            coming: dict[str, Coming] = {prompt.id: loop.create_future() for prompt in chunk}
 
             def hand_on(row: Row) -> None:
-                answers[row.key].set_result(own.completions_of(row))
+                coming[row.key].set_result(own.completions_of(row))
 
             async def answer() -> None:
                 own.receipts[index] = await generate_shard(
                     run, own.sampler, own.stage, index, chunk, chat, step, hand_on if members else None
                 )
+                if all(index in other.receipts for other in results):  # this is the last sampler of the shard
+                    await together(judge_together(m, index, chunk) for m in members if m.scope == "prompt")
 
-            async def judge(member: Member) -> None:
-                asks = engine.chat(member.model, JUDGE) if member.kind == "rating" else None
-                stage, step = own.judge_stages[member.name], judging[member.name]
-                own.judged.setdefault(member.name, {})[index] = await judge_shard(
-                    member, own.sampler.name, stage, index, chunk, list(answers.values()), asks, step
-                )
-
-            await together([answer(), *(judge(member) for member in members)])
+            apart = [m for m in members if m.scope == "completion"]
+            await together(
+                [answer(), *(judge([own], member, index, chunk, list(coming.values())) for member in apart)]
+            )
 
     async with progress_artifact():
         await together(
@@ -168,9 +205,18 @@ async def answer_and_judge(
         )
     for own in results:
         _check(f"sampler {own.sampler.name}", own.receipts.values(), recipe.max_failed)
-        for name, receipts in own.judged.items():
-            _check(f"judge {name} on {own.sampler.name}", receipts.values(), recipe.max_failed)
+    for member in members:
+        for own in results if member.scope == "completion" else results[:1]:
+            on = f" on {own.sampler.name}" if member.scope == "completion" else ""
+            _check(f"judge {member.name}{on}", own.judged.get(member.name, {}).values(), recipe.max_failed)
+        _check_read(member.name, judge_receipts(results, member.name), recipe.max_unjudged)
     return results
+
+
+def judge_receipts(answers: Sequence[Answers], judge: str) -> list[Receipt]:
+    """A judge's receipts, each once: samplers it sees side by side share them."""
+    found = [receipt for own in answers for receipt in own.judged.get(judge, {}).values()]
+    return list({receipt.name: receipt for receipt in found}.values())
 
 
 def _check(who: str, receipts: Collection[Receipt], max_failed: float) -> None:
@@ -184,17 +230,37 @@ def _check(who: str, receipts: Collection[Receipt], max_failed: float) -> None:
         )
 
 
+def _check_read(judge: str, receipts: Collection[Receipt], max_unjudged: float, expected: int = 0) -> None:
+    """`expected`: verdicts there will be; what is too much of them stops the run at once."""
+    statuses = sum((Counter(receipt.statuses) for receipt in receipts), Counter[str]())
+    failed = {status: count for status, count in sorted(statuses.items()) if status not in JUDGED}
+    verdicts = sum(statuses.values())
+    if sum(failed.values()) > max_unjudged * max(verdicts, expected):
+        reasons = ", ".join(f"{count} {status}" for status, count in failed.items())
+        allowed = int(max_unjudged * max(verdicts, expected))
+        raise StageFailed(
+            f"judge {judge}: {sum(failed.values())} of {verdicts} verdicts are none ({reasons}), max_unjudged="
+            f"{max_unjudged} allows {allowed}; all are kept. `zephyr show` prints what was asked and answered; "
+            "`zephyr judge --retry-failed` asks those again, another judge asks anew"
+        )
+
+
 async def collect(
-    run: Run, facts: Facts, *, judged: bool = True
+    run: Run, facts: Facts, *, judged: bool = True, again: Collection[str] = ()
 ) -> tuple[list[Prompt], list[Dropped], list[Answers]]:
-    """Prompts, answers and, if asked for, judgements of a run, with the stages' counts in the summary."""
+    """Prompts, answers and, if asked for, judgements of a run, with the stages' counts in the summary.
+
+    `again`: statuses whose judgements are asked anew.
+    """
     prompts, dropped = gather_prompts(run)
     began = time.monotonic()
     async with open_models(models_of(run.recipe, judged=judged), run.servers, display().say) as engine:
-        answers = await answer_and_judge(run, run.recipe.samplers, prompts, engine, judged=judged)
+        answers = await answer_and_judge(
+            run, run.recipe.samplers, prompts, engine, judged=judged, again=again
+        )
     seconds, asked = time.monotonic() - began, engine.usage.requests
     completions = [receipt for own in answers for receipt in own.receipts.values()]
-    judgements = [r for own in answers for receipts in own.judged.values() for r in receipts.values()]
+    judgements = [r for member in run.recipe.jury.members for r in judge_receipts(answers, member.name)]
     facts.put("prompts", {"rows": len(prompts), "dropped": dict(Counter(drop.reason for drop in dropped))})
     facts.receipts("generate", completions)
     if judged:

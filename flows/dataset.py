@@ -7,7 +7,7 @@ from flows.answers import Answers
 from flows.facts import Facts
 from flows.recipe import Recipe
 from flows.run import Run
-from judges.jury import Jury, combine
+from judges.jury import Member, combine_prompt, leave_one_out
 from pairs.best_of_n import SftRow, best_of_n
 from pairs.card import Card, CardModel, FunnelStep
 from pairs.dataset import DatasetReceipt, write_dataset
@@ -35,11 +35,14 @@ def judged_prompts(run: Run, prompts: list[Prompt], answers: list[Answers]) -> l
     """All answers of a run, joined by place and checked by id."""
     jury = run.recipe.jury
     cases = [Judged(prompt, [], {}) for prompt in prompts]
+    wrote = {member.name: authors(run, member, answers) for member in jury.members}
+    found: list[list[Completion]] = [[] for _ in prompts]
     for own in answers:
         for index in own.receipts:
             first = index * run.recipe.shard_size
             rows, judgements = own.completions(index), own.judgements(index)
-            for case, completions in zip(cases[first : first + len(rows)], rows, strict=True):
+            chunk = slice(first, first + len(rows))
+            for case, together, completions in zip(cases[chunk], found[chunk], rows, strict=True):
                 for completion in completions:
                     if completion.prompt_id != case.prompt.id:
                         raise DatasetError(
@@ -47,13 +50,26 @@ def judged_prompts(run: Run, prompts: list[Prompt], answers: list[Answers]) -> l
                             f"{own.stage.folder} is not of these prompts; delete it and run again"
                         )
                     case.judgements[completion.id] = judgements.get(completion.id, [])
-                    case.candidates.append(candidate(completion, case.judgements[completion.id], jury))
+                    together.append(completion)
+    for case, together in zip(cases, found, strict=True):
+        own = {name: [c.id for c in together if c.model in names] for name, names in wrote.items()}
+        scores = combine_prompt(case.judgements, jury, own)
+        for completion in together:
+            score = scores[completion.id]
+            case.candidates.append(Candidate(completion, score.value, score.spread, score.why))
     return cases
 
 
-def candidate(completion: Completion, judgements: list[Judgement], jury: Jury) -> Candidate:
-    score = combine(judgements, jury)
-    return Candidate(completion, score.value, score.spread, score.why)
+def authors(run: Run, member: Member, answers: list[Answers]) -> set[str]:
+    """Samplers whose answers the member's own model wrote."""
+    if not member.asks:
+        return set()
+    judge = run.recipe.models[member.asks].identity
+    return {
+        own.sampler.name
+        for own in answers
+        if own.identity.get("model") == judge["model"] and own.identity.get("revision") == judge["revision"]
+    }
 
 
 @dataclass(frozen=True)
@@ -112,6 +128,9 @@ def build_dataset(
     }
     found = preflight(pairs, sft=sft, prompts=asked, dropped=lost, judgements=failures)
     facts.put("preflight", found.model_dump(mode="json"))
+    if len(recipe.jury.members) > 1:
+        agreement = leave_one_out((case.judgements for case in cases), recipe.jury)
+        facts.put("agreement", {name: {"rate": a.rate, **a._asdict()} for name, a in agreement.items()})
     if found.errors:
         raise DatasetError("the dataset was not written: " + "; ".join(found.errors))
     steps = funnel(cases, dropped, lost, pairs)
@@ -180,7 +199,7 @@ def _card(recipe: Recipe, steps: list[FunnelStep], found: Preflight, versions: d
         judges=tuple(
             CardModel(
                 name=member.name,
-                model=recipe.models[member.model].model if member.kind == "rating" else "none",
+                model=recipe.models[member.asks].model if member.asks else "none",
                 settings=member.model_dump(mode="json", exclude={"name", "model"}, exclude_none=True),
             )
             for member in recipe.jury.members

@@ -119,6 +119,12 @@ def figures(cases: dict[str, list[Judged]], confidence: float) -> dict[str, Any]
     return {"models": models, "against_base": against, "confidence": confidence}
 
 
+def of_one(case: Judged, model: str) -> Judged:
+    """The part of a prompt that one model answered."""
+    own = [c for c in case.candidates if c.completion.model == model]
+    return Judged(case.prompt, own, {c.completion.id: case.judgements[c.completion.id] for c in own})
+
+
 def _mean_score(case: Judged) -> float | None:
     scores = [c.score for c in case.candidates if c.score is not None]
     return statistics.fmean(scores) if scores else None
@@ -171,8 +177,10 @@ async def evaluate(recipe: Recipe, out: Path | None = None, store: str | None = 
 
         for contender in found:
             await ask([contender.name], {contender.name: contender.model}, judged=False)
-        for own in await ask([c.name for c in found], models_of(recipe), judged=True):
-            cases[own.sampler.name] = judged_prompts(run, prompts, [own])
+        answers = await ask([c.name for c in found], models_of(recipe), judged=True)
+        together = judged_prompts(run, prompts, answers)
+        for name in samplers:
+            cases[name] = [of_one(case, name) for case in together]
         facts.put("evaluation", figures(cases, recipe.evaluation.confidence) | {"prompts": len(prompts)})
         facts.spent("evaluate", time.monotonic() - began, asked)
         run.write("evaluation.json", json.dumps(_examples(cases), ensure_ascii=False, indent=1))

@@ -34,7 +34,7 @@ def models_of(recipe: Recipe, *, judged: bool = True) -> dict[str, Model]:
     """The models that samplers, and judges, of a recipe ask."""
     used = {sampler.model for sampler in recipe.samplers}
     if judged:
-        used |= {member.model for member in recipe.jury.members if member.kind == "rating"}
+        used |= {member.asks for member in recipe.jury.members if member.asks}
     used |= {model.served_by for name in used if isinstance(model := recipe.models[name], Adapter)}
     return {name: model for name, model in recipe.models.items() if name in used}
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from flows.answers import stages_of
 from flows.inputs import gather_prompts
 from flows.run import Run
 from records.schema import Prompt
@@ -84,22 +85,25 @@ def plan(run: Run) -> Plan:
                 cost,
             )
         )
+    stages = stages_of(run, recipe.samplers, recipe.jury.members)
+    answers = sum(sampler.n for sampler in recipe.samplers)
+    longest = sum(sampler.n * sampler.max_tokens for sampler in recipe.samplers)
     for member in recipe.jury.members:
-        if member.kind != "rating":
+        if not member.asks:
             continue
-        wanted = held = tokens_in = 0
-        for sampler in recipe.samplers:
-            stage = run.completions_stage(sampler)
-            held += len(run.judgements_stage(member, stage.fingerprint).held())
-            wanted += len(prompts) * sampler.n
-            answers = len(prompts) * sampler.n * (JUDGE_PROMPT + sampler.max_tokens)
-            tokens_in += (_tokens(prompts) * sampler.n + answers) * len(member.aspects)
-        missing = max(0, wanted - held)
-        tokens_in = int(tokens_in * missing / wanted) if wanted else 0
-        requests = missing * len(member.aspects)
-        tokens_out = requests * max(1, member.samples)
-        cost = price(member.model, tokens_in, tokens_out)
-        lines.append(Line(f"judge {member.name}", member.model, requests, held, tokens_in, tokens_out, cost))
+        own = {stage.folder: stage for each in stages if (stage := each.judge_stages[member.name])}
+        rows = len(prompts) * len(member.aspects) * (answers if member.scope == "completion" else 1)
+        per_row = 1 if member.scope == "completion" else member.calls(answers)
+        held = min(rows, sum(len(stage.held()) for stage in own.values()))
+        shown = longest / answers  # tokens of answers in one request, at most
+        if member.scope == "prompt":
+            shown *= 2 if member.kind == "pairwise" else answers
+        requests = (rows - held) * per_row
+        tokens_in = int(requests * (_tokens(prompts) / max(1, len(prompts)) + JUDGE_PROMPT + shown))
+        tokens_out = requests * member.longest
+        cost = price(member.asks, tokens_in, tokens_out)
+        there = held * per_row
+        lines.append(Line(f"judge {member.name}", member.asks, requests, there, tokens_in, tokens_out, cost))
     training = {}
     for kind in ("sft", "dpo"):
         settings = getattr(recipe.training, kind, None)

@@ -12,6 +12,9 @@ from flows.facts import Facts
 from flows.recipe import Recipe
 from flows.run import Run
 
+RETRIED = ("parse_error", "off_scale", "truncated", "refused")
+"""Statuses of a verdict that a judge model gave and that is none."""
+
 
 @flow(name="generate-responses", flow_run_name="generate-{recipe.name}")
 async def generate_responses(
@@ -26,12 +29,15 @@ async def generate_responses(
 
 @flow(name="judge-responses", flow_run_name="judge-{recipe.name}")
 async def judge_responses(
-    recipe: Recipe, out: Path | None = None, store: str | None = None
+    recipe: Recipe, out: Path | None = None, store: str | None = None, retry_failed: bool = False
 ) -> dict[str, Any]:
-    """Every judge's verdict on every completion; asks for completions not there yet. Completion -> Judgement."""
+    """Every judge's verdict on every completion; asks for completions not there yet. Completion -> Judgement.
+
+    `retry_failed`: verdicts that could not be read are asked again; the old ones are kept beside the new.
+    """
     with Run.opened(recipe, out, store) as run:
         facts = Facts.of(run)
-        await collect(run, facts)
+        await collect(run, facts, again=RETRIED if retry_failed else ())
         return facts.content
 
 

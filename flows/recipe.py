@@ -9,13 +9,14 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from judges import JudgeSettings, Jury, panel
+from judges.jury import Member
 from pairs.policies import PairSettings
 from pairs.splits import SplitSettings
 from prompts.principle import wordings
 from prompts.sources import PromptSource
 from records.base import Strict
 from records.ids import fingerprint
-from serving.settings import Adapter, Endpoint, LlamaCpp, Model, Name, Sampler
+from serving.settings import Adapter, Classifier, Endpoint, LlamaCpp, Model, Name, Sampler, Vllm
 from trainers.settings import DPOSettings, SFTSettings
 
 
@@ -72,6 +73,9 @@ class Recipe(Strict):
     """Shards of one sampler open at a time; bounds memory."""
     max_failed: float = Field(default=0.1, ge=0, le=1, json_schema_extra={"position": 12})
     """Share of rows a stage may lose to failures before the run stops, with its finished work kept."""
+    max_unjudged: float = Field(default=0.2, ge=0, le=1, json_schema_extra={"position": 13})
+    """Share of a judge's verdicts that may be unreadable, refused, cut off or off the scale before the run stops, with
+    its finished work kept."""
 
     @model_validator(mode="after")
     def _names_fit(self) -> "Recipe":
@@ -81,6 +85,11 @@ class Recipe(Strict):
         for sampler in (*self.samplers, *((self.evaluation.sampler,) if self.evaluation else ())):
             _known(sampler.model, self.models, f"samplers.{sampler.name}.model")
             served = self.models[sampler.model]
+            if isinstance(served, Classifier):
+                raise ValueError(
+                    f"samplers.{sampler.name}.model: {sampler.model!r} is of kind classifier: it scores and "
+                    "does not write"
+                )
             if isinstance(served, LlamaCpp) and sampler.n > served.slots:
                 raise ValueError(
                     f"samplers.{sampler.name}.n: {sampler.n} answers need as many slots, {sampler.model!r} has "
@@ -96,8 +105,9 @@ class Recipe(Strict):
             member.asked()
             for aspect in member.aspects:
                 member.question(aspect)
-            if member.kind == "rating":
-                _known(member.model, self.models, f"judge {member.name}.model")
+            if member.asks:
+                _known(member.asks, self.models, f"judge {member.name}.model")
+                self._serves(member, self.models[member.asks])
         for name, model in self.models.items():
             if (
                 isinstance(model, Adapter)
@@ -140,6 +150,29 @@ class Recipe(Strict):
                 f"{self.pairs.min_completions}; add a sampler or set n: 2"
             )
         return self
+
+    @staticmethod
+    def _serves(member: Member, model: Model) -> None:
+        """Whether a judge can ask that model.
+
+        Raises:
+            ValueError: it cannot; says what can.
+        """
+        where = f"judge {member.name}.model: {member.asks!r} is of kind {model.kind}"
+        if member.kind != "reward_model":
+            if isinstance(model, Classifier):
+                raise ValueError(f"{where}, which only a judge of kind reward_model can ask")
+            return
+        scores = (
+            isinstance(model, Classifier)
+            or (isinstance(model, Endpoint) and (model.dialect, model.client) == ("vllm", "plain"))
+            or (isinstance(model, Vllm) and model.args.get("runner") == "pooling")
+        )
+        if not scores:
+            raise ValueError(
+                f"{where}; a reward model is of kind classifier, of kind vllm with args: {{runner: pooling}}, or an "
+                "endpoint with dialect: vllm and client: plain"
+            )
 
     @property
     def jury(self) -> Jury:

@@ -9,7 +9,7 @@ runs/<name>/recipe.yaml                      as run
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,10 +71,11 @@ class Run:
     def completions_stage(self, sampler: Sampler, identity: dict[str, Any] | None = None) -> Stage:
         return Stage(self.store, "completions", self.recipe.asked(sampler, identity))
 
-    def judgements_stage(self, member: Member, of: str) -> Stage:
-        """One member's judgements of the completions with fingerprint `of`."""
-        model = self.recipe.models[member.model].identity if member.kind == "rating" else None
-        return Stage(self.store, "judgements", {"judge": member.asked(), "model": model, "of": of})
+    def judgements_stage(self, member: Member, of: Collection[str]) -> Stage:
+        """One member's judgements of the completions with fingerprints `of`: one, or all it sees side by side."""
+        model = self.recipe.models[member.asks].identity if member.asks else None
+        one = next(iter(of)) if member.scope == "completion" else sorted(of)
+        return Stage(self.store, "judgements", {"judge": member.asked(), "model": model, "of": one})
 
     def write(self, name: str, content: str) -> Path:
         """A small file, whole or not at all."""

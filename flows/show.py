@@ -3,13 +3,14 @@
 from typing import Any
 
 from flows.answers import stored
-from flows.dataset import judged_prompts
+from flows.dataset import Judged, judged_prompts
 from flows.inputs import gather_prompts
 from flows.recipe import RecipeError
 from flows.run import Run
-from judges.rating import Rating
+from judges.base import Asking
+from judges.jury import Member
 from pairs.policies import make_pairs
-from records.schema import Completion, Dropped, Prompt
+from records.schema import Completion, Dropped
 
 
 def show(run: Run, wanted: str | None) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def show(run: Run, wanted: str | None) -> dict[str, Any]:
                 "why": candidate.why,
                 "judgements": [
                     {
-                        "prompt": _asked(members[j.judge], case.prompt, candidate.completion, j.aspect),
+                        "prompt": _asked(members[j.judge], case, candidate.completion, j.aspect),
                         **j.model_dump(mode="json"),
                     }
                     for j in case.judgements[candidate.completion.id]
@@ -63,13 +64,24 @@ def show(run: Run, wanted: str | None) -> dict[str, Any]:
     }
 
 
-def _asked(member: Any, prompt: Prompt, completion: Completion, aspect: str) -> str | None:
-    """The judge's exact prompt; None for a judge that asks no model."""
-    if not isinstance(member, Rating):
+def _asked(member: Member, case: Judged, completion: Completion, aspect: str) -> str | None:
+    """The judge's exact prompt; None for a judge that asks no model.
+
+    Of several requests about a completion, as in pairwise judging, the first, and how many there are.
+    """
+    judge = member.build(None)
+    if not isinstance(judge, Asking):
         return None
-    return member.build(None).messages(prompt, completion, aspect)[0]["content"] + (
-        f"\n[answer begins] {member.prefix}" if member.prefix else ""
-    )
+    seen = [c.completion for c in case.candidates] if member.scope == "prompt" else [completion]
+    seen.sort(key=lambda one: one.id)
+    asked = [
+        "\n\n".join(turn["content"] for turn in r.messages) for r in judge.requests(case.prompt, seen, aspect)
+    ]
+    own = [text for text in asked if completion.text.strip() in text] or asked
+    if not own:
+        return None
+    begins = f"\n[answer begins] {prefix}" if (prefix := getattr(member, "prefix", "")) else ""
+    return own[0] + begins + (f"\n[and {len(own) - 1} more requests like it]" if len(own) > 1 else "")
 
 
 def show_text(record: dict[str, Any]) -> str:
@@ -97,12 +109,7 @@ def show_text(record: dict[str, Any]) -> str:
                     "    the judge was asked:",
                     *("    " + line for line in _quoted(judgement["prompt"])),
                 ]
-                shares = judgement["distribution"] or {}
-                lines.append(
-                    f"    and answered {judgement['raw']!r}: "
-                    + ", ".join(f"{label} {share:.2f}" for label, share in sorted(shares.items()))
-                    + f"; off the scale {judgement['off_scale'] or 0:.2f}"
-                )
+                lines.append(f"    and answered {judgement['raw']!r}" + _shares(judgement))
     pairs = record["pairs"]
     if isinstance(pairs, dict):
         lines += ["", f"no pair: {pairs['reason']}  {pairs['detail']}"]
@@ -114,6 +121,14 @@ def show_text(record: dict[str, Any]) -> str:
                 f"margin {pair['margin']:.3f}, {pair['policy']}",
             ]
     return "\n".join(lines)
+
+
+def _shares(judgement: dict[str, Any]) -> str:
+    shares = judgement["distribution"]
+    if not shares:
+        return ""
+    said = ", ".join(f"{label} {share:.2f}" for label, share in sorted(shares.items()))
+    return f": {said}; off the scale {judgement['off_scale'] or 0:.2f}"
 
 
 def _quoted(text: str) -> list[str]:

@@ -4,15 +4,34 @@ from typing import Annotated
 
 from pydantic import Field
 
-from judges.jury import Jury
+from judges.critique import Critique
+from judges.jury import Jury, Member
+from judges.pairwise import Pairwise
 from judges.rating import Rating
+from judges.reward_model import RewardModel
 from judges.rules import Rules
+from judges.ultrafeedback import UltraFeedback
 
-JudgeSettings = Annotated[Rules | Rating | Jury, Field(discriminator="kind")]
+JudgeSettings = Annotated[
+    Rules | Rating | UltraFeedback | Critique | Pairwise | RewardModel | Jury, Field(discriminator="kind")
+]
 
-__all__ = ["JudgeSettings", "Jury", "Rating", "Rules", "panel"]
+__all__ = [
+    "Critique",
+    "JudgeSettings",
+    "Jury",
+    "Pairwise",
+    "Rating",
+    "RewardModel",
+    "Rules",
+    "UltraFeedback",
+    "panel",
+]
 
 
-def panel(settings: Rules | Rating | Jury) -> Jury:
+def panel(settings: Member | Jury) -> Jury:
     """Any judge as a panel of one or more, so that the flows know one shape."""
-    return settings if isinstance(settings, Jury) else Jury(members=(settings,))
+    if isinstance(settings, Jury):
+        return settings
+    standardise = "prompt" if isinstance(settings, RewardModel) else "none"
+    return Jury(members=(settings,), standardise=standardise)

@@ -1,11 +1,16 @@
-"""What every judge is: settings with a `kind`, `build`, and an object that turns a completion into verdicts."""
+"""What every judge is: settings with a `kind`, `build`, and an object that turns completions into verdicts."""
 
+import asyncio
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Protocol
 
+from records.base import Strict
 from records.schema import Completion, Prompt, Status, Usage
-from serving.chat import Chat
+from serving.chat import Chat, Choice, Reply, Request, pack
+
+Scope = Literal["completion", "prompt"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +19,8 @@ class Verdict:
 
     aspect: str
     status: Status
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     score: float | None = None
     distribution: dict[str, float] | None = None
     off_scale: float | None = None
@@ -24,6 +29,17 @@ class Verdict:
     detail: str = ""
     position: int | None = None
     usage: Usage = field(default_factory=Usage)
+    replies: str = ""
+
+
+class Unread(Exception):
+    """A reply is no verdict. The judgement gets `status` and no score."""
+
+    def __init__(self, detail: str, status: Status = "parse_error", off_scale: float | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.status: Status = status
+        self.off_scale = off_scale
 
 
 class Judge(Protocol):
@@ -37,21 +53,121 @@ class Judge(Protocol):
     ) -> list[Verdict]: ...
 
 
-class Builds(Protocol):
-    """A judge's settings."""
+class Settings(Strict):
+    """What the settings of all judges share. A judge has `kind`, `name`, `aspects` and, to ask one, `model`."""
+
+    scope: ClassVar[Scope] = "completion"
+    """completion: each is judged alone. prompt: all completions of a prompt are judged together, so another one is
+    another question."""
 
     @property
-    def name(self) -> str: ...
+    def asks(self) -> str | None:
+        """The recipe's model that is asked; None for a judge that asks none."""
+        return getattr(self, "model", None)
 
     @property
-    def aspects(self) -> tuple[str, ...]: ...
+    def longest(self) -> int:
+        """Tokens of one reply, at most."""
+        return getattr(self, "max_tokens", 1)
 
     def asked(self) -> dict[str, Any]:
         """Everything that decides its verdicts besides the model's identity and the aspect, texts included."""
-        ...
+        raise NotImplementedError
 
     def question(self, aspect: str) -> str:
         """The text that asks about one aspect; in each judgement's key, so a new aspect costs only its own calls."""
-        ...
+        return ""
 
-    def build(self, chat: Chat | None) -> Judge: ...
+    def context(self, prompt: Prompt, aspect: str) -> object:
+        """What it reads of a prompt besides its messages; in each judgement's key. None: nothing."""
+        return None
+
+    def calls(self, completions: int) -> int:
+        """Requests for so many completions of one prompt on one aspect."""
+        return completions if self.asks else 0
+
+    def build(self, chat: Chat | None) -> Judge:
+        """The judge; without `chat` it can show what it would ask and read stored replies."""
+        raise NotImplementedError
+
+
+class Asking:
+    """A judge that asks a model: `requests` says what, `read` makes verdicts of the replies.
+
+    Nothing else is asked or read, so stored replies can be read again at any time.
+    """
+
+    def __init__(self, chat: Chat | None) -> None:
+        self.chat = chat
+
+    def requests(self, prompt: Prompt, completions: Sequence[Completion], aspect: str) -> list[Request]:
+        raise NotImplementedError
+
+    def read(
+        self, prompt: Prompt, completions: Sequence[Completion], aspect: str, replies: Sequence[Reply]
+    ) -> list[Verdict]:
+        """One verdict per completion, in their order, from one reply per request."""
+        raise NotImplementedError
+
+    async def __call__(self, prompt: Prompt, completions: Sequence[Completion], aspect: str) -> list[Verdict]:
+        requests = self.requests(prompt, completions, aspect)
+        if requests and self.chat is None:
+            raise ValueError(f"{type(self).__name__} has no model to ask")
+        replies = await asyncio.gather(*(self.chat(request) for request in requests)) if self.chat else []
+        verdicts = self.read(prompt, completions, aspect, replies)
+        spent = sum((reply.usage for reply in replies), Usage()).split(len(verdicts))
+        verdicts = [replace(verdict, usage=own) for verdict, own in zip(verdicts, spent, strict=True)]
+        return [replace(verdicts[0], replies=pack(replies)), *verdicts[1:]] if replies else verdicts
+
+
+def conversation(prompt: Prompt) -> str:
+    """What was asked, as one text: the user turn alone, or all turns with their roles."""
+    turns = [message for message in prompt.messages if message.role != "system"]
+    return turns[0].content if len(turns) == 1 else "\n\n".join(f"{m.role}: {m.content}" for m in turns)
+
+
+def answer_of(text: str) -> str:
+    """A reply without the thinking before it."""
+    return text.rpartition("</think>")[2]
+
+
+REFUSING = re.compile(
+    r"\W*(?:i['’]?m sorry|sorry,|i (?:can(?:not|['’]t)|am (?:not able|unable)|won['’]t)|as an ai\b)", re.I
+)
+
+
+def unread(choice: Choice, detail: str) -> Unread:
+    """Why a reply without a verdict has none: the model refused, was cut off, or said something else."""
+    if choice.refusal or choice.finish_reason == "content_filter":
+        return Unread(choice.refusal or "content filter", "refused")
+    if choice.finish_reason == "length":
+        return Unread(f"cut off at max_tokens: {detail}", "truncated")
+    if len(choice.text) < 500 and REFUSING.match(answer_of(choice.text)):
+        return Unread(" ".join(choice.text.split())[:200], "refused")
+    return Unread(detail)
+
+
+_SCORE = re.compile(
+    r"""[\s*_\[("'`]*(?P<score>[0-9]+(?:\.[0-9]+)?)(?![\w%]|\.?[0-9])[\s*_\])"'`]*"""
+    r"""(?:(?:/|out of)\s*(?P<of>[0-9]+(?:\.[0-9]+)?)(?![\w%]|\.?[0-9]))?(?P<rest>.*)""",
+    re.IGNORECASE,
+)
+
+
+def read_score(line: str, low: float, high: float) -> float:
+    """The score a line opens with: `7.5`, `7.5/10`, `**8**`, `[8] good`; 1 is 1.
+
+    Raises:
+        Unread: no number, several (`7 or 8`), another scale (`8/5`), or off the scale.
+    """
+    match = _SCORE.match(line.strip())
+    if match is None:
+        raise Unread(f"no score in {line.strip()[:60]!r}")
+    if re.match(r"\s*(?:,|/|[-–—]|to\b|or\b)\s*[0-9]", match["rest"], re.IGNORECASE):
+        raise Unread(f"more than one score in {line.strip()[:60]!r}")
+    if match["of"] is not None and float(match["of"]) != high:
+        raise Unread(f"{line.strip()[:60]!r} is out of {match['of']}, wanted out of {high:g}")
+    score = float(match["score"])
+    if not low <= score <= high:
+        raise Unread(f"{match['score']} is off the scale {low:g} to {high:g}")
+    return score

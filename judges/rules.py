@@ -10,9 +10,8 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from judges.base import Verdict
+from judges.base import Settings, Verdict
 from judges.constraints import CONSTRAINT, Constraint, NumberAnswer, final_number
-from records.base import Strict
 from records.schema import Completion, Prompt
 from serving.chat import Chat
 
@@ -25,7 +24,7 @@ class RuleError(ValueError):
     """A prompt's constraint cannot be read; its completions get status `rule_error` and no score."""
 
 
-class Rules(Strict):
+class Rules(Settings):
     kind: Literal["rules"] = "rules"
     name: str = "rules"
     reference: Literal["ignore", "marked", "last"] = "ignore"
@@ -40,9 +39,10 @@ class Rules(Strict):
     def aspects(self) -> tuple[str, ...]:
         return (ASPECT,)
 
-    def question(self, aspect: str) -> str:
-        """None is asked; the constraints come with the prompt."""
-        return ""
+    def context(self, prompt: Prompt, aspect: str) -> object:
+        """What is checked comes with the prompt."""
+        reference = prompt.meta.get("reference") if self.reference != "ignore" else None
+        return [prompt.meta.get("constraints"), reference]
 
     def build(self, chat: Chat | None = None) -> "RulesJudge":
         return RulesJudge(self)

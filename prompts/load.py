@@ -87,6 +87,7 @@ def _read(path: Path, name: str, changed: int) -> Template:
     return parse_prompt(path.read_text(encoding="utf-8"), name=name, file=path.name)
 
 
+@lru_cache(maxsize=256)
 def parse_prompt(content: str, name: str, file: str) -> Template:
     """A template from a file's content; `file` is what messages call it."""
     header, body = _split(content, file)

@@ -25,6 +25,7 @@ COMPLETION = pa.struct(
         ("finish_reason", pa.string()),
         ("usage", USAGE),
         ("principle", pa.string()),
+        ("principle_text", pa.string()),
         ("seed", pa.int64()),
         ("fingerprint", pa.string()),
     ]
@@ -44,6 +45,7 @@ JUDGEMENT = pa.struct(
         ("off_scale", pa.float64()),
         ("spread", pa.float64()),
         ("raw", pa.string()),
+        ("replies", pa.string()),
         ("detail", pa.string()),
         ("position", pa.int32()),
         ("usage", USAGE),

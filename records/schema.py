@@ -8,6 +8,7 @@ A row as it grows (shortened):
     Pair(prompt=…, chosen=…, rejected=…, score_chosen=4.1, score_rejected=2.0, margin=2.1, policy="best_vs_worst")
 """
 
+import math
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -62,6 +63,11 @@ class Usage(Strict):
             requests=self.requests + other.requests,
         )
 
+    def split(self, n: int) -> "list[Usage]":
+        """Shared out over n records, so that sums over rows stay true."""
+        fields = self.model_dump()
+        return [Usage(**{k: v // n + (i < v % n) for k, v in fields.items()}) for i in range(n)]
+
 
 class Completion(Strict):
     """What one model answered to one prompt, once."""
@@ -79,6 +85,8 @@ class Completion(Strict):
     usage: Usage = Usage()
     principle: str | None = None
     """Name of the system principle it was asked under."""
+    principle_text: str | None = None
+    """Its wording, as the model read it."""
     seed: int | None = None
     fingerprint: str
     """Of the sampler and the model behind it."""
@@ -110,9 +118,9 @@ class Judgement(Strict):
     status: Status
     score: float | None = None
     """In points of the judge's own scale. None unless the status is `ok`."""
-    low: float
-    """The scale's worst score."""
-    high: float
+    low: float | None
+    """The scale's worst score; None where the judge has no scale, as a reward model."""
+    high: float | None
     """The scale's best score."""
     distribution: dict[str, float] | None = None
     """Label -> probability, summing to 1, where the judge's answer is a distribution."""
@@ -122,6 +130,9 @@ class Judgement(Strict):
     """Standard deviation of the distribution, in points."""
     raw: str = ""
     """The judge model's text, as it came."""
+    replies: str = ""
+    """The judge model's replies as JSON, log-probabilities included: what `read` was given. At the first judgement
+    of a row; empty at its others and for judges that ask no model."""
     detail: str = ""
     """Free text for people: which rules held, why it could not be read."""
     position: int | None = None
@@ -133,14 +144,25 @@ class Judgement(Strict):
     def _a_failure_is_not_a_number(self) -> Self:
         if (self.score is not None) != (self.status == "ok"):
             raise ValueError(f"status {self.status!r} with score {self.score!r}: only 'ok' has a score")
-        if self.score is not None and not self.low <= self.score <= self.high:
+        if self.score is not None and not math.isfinite(self.score):
+            raise ValueError(f"score {self.score}: a score is finite or None")
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"a scale has two ends or none, not {self.low} to {self.high}")
+        if (
+            self.score is not None
+            and self.low is not None
+            and self.high is not None
+            and not self.low <= self.score <= self.high
+        ):
             raise ValueError(f"score {self.score} is off the scale {self.low} to {self.high}")
         return self
 
     @property
     def unit(self) -> float | None:
-        """The score moved to 0 (worst) to 1 (best)."""
-        return None if self.score is None else (self.score - self.low) / (self.high - self.low)
+        """The score moved to 0 (worst) to 1 (best); None without a score or a scale."""
+        if self.score is None or self.low is None or self.high is None:
+            return None
+        return (self.score - self.low) / (self.high - self.low)
 
 
 Reason = Literal[

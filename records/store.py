@@ -4,6 +4,7 @@
                                      00017.jsonl      open: one line per finished answer, appended at once
                                      00017.parquet    sealed: row i belongs to key i
                                      00017.json       its receipt
+                                     replaced-…       answers that were asked or read again since
 
 A killed run loses what was not yet answered and nothing else: lines are written when the answer comes and forced to
 the disk about once a second, and a torn last line is dropped. Opening a shard first takes over every answer with the
@@ -18,7 +19,7 @@ import hashlib
 import io
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
+from pydantic import Field
 
 from records.arrow import schema_of
 from records.base import Strict
@@ -37,6 +39,8 @@ from records.schema import RETRYABLE, Usage
 
 __all__ = ["Receipt", "Row", "Shard", "Stage", "StoreError", "exclusive", "replay"]
 
+REPLACED = "replaced-"
+"""How files begin that hold what was asked or read again since; nothing reads them but people."""
 LOOKED_AT = 4
 """Files of earlier runs whose rows stay in memory while answers are taken over."""
 
@@ -51,6 +55,8 @@ class Receipt(Strict):
     answers: int
     dropped: dict[str, int]
     """Reason -> rows without an answer."""
+    statuses: dict[str, int] = Field(default_factory=dict)
+    """Status -> answers that have it, where they are judgements."""
     key_digest: str
     """Digest of the keys, in order: which questions this file answers."""
     digest: str
@@ -128,18 +134,27 @@ class Stage:
         except OSError as error:
             raise StoreError(f"cannot write to {self.folder}: {error.strerror or error}") from error
 
-    def open(self, index: int, keys: Sequence[str] = ()) -> "Shard":
-        """The shard with these keys, holding every answer the folder already has for them."""
-        return Shard(self, index, keys)
+    def open(
+        self, index: int, keys: Sequence[str] = (), without: Callable[[Row], bool] | None = None
+    ) -> "Shard":
+        """The shard with these keys, holding every answer the folder already has for them.
+
+        `without`: rows that are to be asked again though there is an answer; the old one is kept beside the new.
+        """
+        return Shard(self, index, keys, without)
 
     def sealed(self, index: int, keys: Sequence[str]) -> Receipt | None:
         """The receipt of a sealed shard that answers exactly these keys and has nothing left to ask again.
+
+        One with a journal beside it is not closed: rows of it were being asked again when the run ended.
 
         Raises:
             StoreError: the shard's file is gone or is not the one that was sealed.
         """
         receipt = self.receipt(index)
         if receipt is None or receipt.key_digest != digest(list(keys)) or RETRYABLE & receipt.dropped.keys():
+            return None
+        if (self.journals / f"{index:05d}.jsonl").exists():
             return None
         self._bytes(receipt)
         return receipt
@@ -159,18 +174,22 @@ class Stage:
         return _rows(self._bytes(receipt))
 
     def held(self) -> Held:
-        """Every key with a final answer in the folder, as it was when first asked: sealed files, then journals."""
+        """Every key with a final answer in the folder, as it was when first asked. Of two answers the later holds.
+
+        What was kept of other prompt lists comes first, then the sealed files, then the journals.
+        """
         if self._held is None:
             self._held = Held(self._files())
         return self._held
 
     def _files(self) -> Iterator[tuple[str, list[str]]]:
-        for path in sorted(self._fs.glob(f"{self.folder}/*.json")):
-            if path.endswith("/asked.json"):
+        receipts = [path.rsplit("/", 1)[1] for path in self._fs.glob(f"{self.folder}/*.json")]
+        for receipt in sorted(receipts, key=_age):
+            if receipt == "asked.json" or receipt.startswith(REPLACED):
                 continue
-            name = path.rsplit("/", 1)[1].removesuffix(".json") + ".parquet"
+            name = receipt.removesuffix(".json") + ".parquet"
             yield name, _final_keys(self._sealed_bytes(name))
-        for journal in sorted(self.journals.glob("*.jsonl")):
+        for journal in sorted(self.journals.glob("*.jsonl"), key=lambda path: _age(path.name)):
             yield journal.name, [row.key for row in replay(journal) if row.final]
 
     def find(self, keys: Sequence[str]) -> dict[str, Row]:
@@ -223,24 +242,33 @@ class Stage:
         os.fsync(folder)
         os.close(folder)
 
-    def _retire(self, index: int) -> None:
-        """Keep a sealed file whose keys are no longer this shard's: its answers were paid for."""
-        old = self.receipt(index)
-        if old is None:
-            return
-        kept = f"kept-{index:05d}-{old.digest[:8]}"
+    def _retire(self, old: Receipt) -> str:
+        """Keep a sealed file that makes room for another: its answers were paid for. Returns its new name."""
+        kept = f"kept-{old.index:05d}-{old.digest[:8]}"
         for ending in ("parquet", "json"):
-            source = f"{self.folder}/{index:05d}.{ending}"
+            source = f"{self.folder}/{old.index:05d}.{ending}"
             if self._fs.exists(source):
                 self._fs.mv(source, f"{self.folder}/{kept}.{ending}")
-        self.held().renamed(f"{index:05d}.parquet", f"{kept}.parquet")
+        return kept
+
+    def _let_go(self, kept: str, *, replaced: bool) -> None:
+        """A kept file whose every row is in the new one: set aside for people, or deleted."""
+        for ending in ("json", "parquet"):
+            path = f"{self.folder}/{kept}.{ending}"
+            if replaced:
+                name = REPLACED + kept.removeprefix("kept-")
+                self._fs.mv(path, f"{self.folder}/{name}.{ending}")
+            else:
+                self._fs.rm(path)
 
 
 class Shard:
     """One open file of a stage. Fill it with `put`, force it to the disk with `sync`, close it with `seal`."""
 
-    def __init__(self, stage: Stage, index: int, keys: Sequence[str]) -> None:
-        self.stage, self.index = stage, index
+    def __init__(
+        self, stage: Stage, index: int, keys: Sequence[str], without: Callable[[Row], bool] | None = None
+    ) -> None:
+        self.stage, self.index, self._without = stage, index, without
         self.keys: list[str] = []
         self._rows: dict[str, Row] = {}
         self._wanted: set[str] = set()
@@ -262,7 +290,10 @@ class Shard:
             raise StoreError(
                 f"{self.stage.stage} shard {self.index}: the same key twice; duplicates must be dropped before"
             )
-        self._rows |= self.stage.find(keys)
+        found = self.stage.find(keys)
+        if self._without is not None:
+            found = {key: row for key, row in found.items() if not self._without(row)}
+        self._rows |= found
         return [key for key in keys if key not in self._rows]
 
     @property
@@ -337,17 +368,19 @@ class Shard:
             rows=len(rows),
             answers=sum(len(r.answers) for r in rows),
             dropped=dict(sorted(Counter(r.dropped["reason"] for r in rows if r.dropped).items())),
+            statuses=dict(
+                sorted(Counter(a["status"] for r in rows for a in r.answers if "status" in a).items())
+            ),
             key_digest=digest(self.keys),
             digest=hashlib.sha256(data).hexdigest(),
             usage=sum((Usage(**a["usage"]) for r in rows for a in r.answers if "usage" in a), Usage()),
         )
         try:
             self.sync()
-            old = self.stage.receipt(self.index)
-            if old is not None and old.key_digest != receipt.key_digest:
-                self.stage._retire(self.index)
+            self._make_room(receipt)
             self.stage._put(f"{self.index:05d}.parquet", data)
             self.stage._put(f"{self.index:05d}.json", receipt.model_dump_json(indent=2).encode())
+            self._let_go_of_old()
             self._let_go_of_journal()
         except OSError as error:
             raise StoreError(
@@ -355,6 +388,26 @@ class Shard:
                 f"kept in {self.path}, make room and run the same command again"
             ) from error
         return receipt
+
+    def _make_room(self, new: Receipt) -> None:
+        """Move the sealed file of an earlier run out of the way. Until the new one is there, it is still read."""
+        old, name = self.stage.receipt(self.index), f"{self.index:05d}.parquet"
+        self._old: tuple[str, bool] | None = None
+        if old is None or old.digest == new.digest:
+            return
+        if old.key_digest != new.key_digest:  # it holds answers to other keys too, and stays
+            self.stage.held().renamed(name, f"{self.stage._retire(old)}.parquet")
+            return
+        replaces = any(
+            row.answers and row.answers != self._rows[row.key].answers for row in self.stage.rows(old)
+        )
+        self._old = self.stage._retire(old), replaces
+
+    def _let_go_of_old(self) -> None:
+        self.stage._looked_at.pop(f"{self.index:05d}.parquet", None)
+        if self._old is not None:
+            kept, replaced = self._old
+            self.stage._let_go(kept, replaced=replaced)
 
     def _let_go_of_journal(self) -> None:
         """Delete the journal, unless it holds answers to keys of another prompt list."""
@@ -368,6 +421,11 @@ class Shard:
             kept.write_bytes(lines)
             self.stage.held().renamed(self.path.name, kept.name)
         self.path.unlink()
+
+
+def _age(name: str) -> tuple[bool, str]:
+    """Sorts files so that a later one holds over an earlier one: kept ones are of an earlier prompt list."""
+    return not name.startswith("kept-"), name
 
 
 def _rows(parquet: bytes) -> list[Row]:

@@ -1,7 +1,9 @@
 """The one protocol: a `Request` in, a `Reply` out. Judges and generators know nothing else of a model."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+
+import orjson
 
 from records.schema import Usage
 
@@ -23,6 +25,8 @@ class Request:
     """How the answer begins; the model goes on from there. vLLM and llama.cpp can, hosted providers cannot."""
     top_logprobs: int = 0
     """Alternatives per token whose log-probabilities come back; 0 asks for none."""
+    score: bool = False
+    """Asks a sequence classifier for its raw scores of the conversation instead of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,28 @@ class Reply:
     usage: Usage = field(default_factory=Usage)
     server: str = ""
     """`system_fingerprint`, as the server gave it."""
+    scores: tuple[float, ...] = ()
+    """Of a classifier: its logits, no activation applied."""
 
 
 Chat = Callable[[Request], Awaitable[Reply]]
 """Asks one model. Raises `RequestFailed` for this request, `ServingError` for the model."""
+
+
+def pack(replies: Sequence[Reply]) -> str:
+    """Replies as JSON, all that can be read of them; `unpack` gives them back, without their usage."""
+    rows = [{"choices": reply.choices, "scores": reply.scores} for reply in replies]
+    return orjson.dumps(rows).decode()
+
+
+def unpack(text: str) -> list[Reply]:
+    return [
+        Reply(
+            tuple(
+                Choice(**choice | {"tokens": tuple(Token(**token) for token in choice["tokens"])})
+                for choice in row["choices"]
+            ),
+            scores=tuple(row["scores"]),
+        )
+        for row in orjson.loads(text)
+    ]

@@ -1,5 +1,7 @@
 """The only HTTP to a model: a `Request` as each kind of server wants it, and what came back as a `Reply`.
 
+A conversation goes to /chat/completions, or, to be scored, to vLLM's /classify.
+
 Two transports behind one interface: aiohttp for servers that are simply OpenAI-compatible (0.3 ms of CPU per request),
 and the OpenAI client for hosted providers (headers, proxies, organisations). Neither retries; `serving.engine` does.
 """
@@ -67,6 +69,41 @@ def body_of(request: Request, model: str, dialect: Dialect) -> dict[str, Any]:
     elif dialect == "llamacpp":
         body |= {"top_k": 0, "min_p": 0.0, "repeat_penalty": 1.0, "cache_prompt": True}
     return body
+
+
+def scoring_of(request: Request, model: str, dialect: Dialect) -> dict[str, Any]:
+    """The JSON that asks vLLM's /classify for raw scores of a conversation.
+
+    Messages, not text: the server applies the template, and its tokenizer adds no second BOS. Without `use_activation`
+    off, one output comes back squashed by a sigmoid.
+
+    Raises:
+        RequestFailed: this server has no classifier.
+    """
+    if dialect != "vllm":
+        raise RequestFailed("rejected_request", f"a server of dialect {dialect!r} scores nothing; vllm does")
+    return {
+        "model": model,
+        "messages": list(request.messages),
+        "add_generation_prompt": False,
+        "add_special_tokens": False,
+        "use_activation": False,
+    }
+
+
+def read_scores(data: dict[str, Any]) -> Reply:
+    """What /classify answered.
+
+    Raises:
+        Retry: not a whole answer.
+    """
+    try:
+        (row,) = data["data"]
+        scores = tuple(float(score) for score in row["probs"])
+        tokens = (data.get("usage") or {}).get("prompt_tokens") or 0
+    except (KeyError, TypeError, ValueError) as error:
+        raise Retry("malformed") from error
+    return Reply((), Usage(prompt_tokens=tokens, requests=1), scores=scores)
 
 
 def _begun(request: Request, dialect: Dialect) -> list[dict[str, str]]:
@@ -166,10 +203,14 @@ class PlainTransport:
                 timeout=aiohttp.ClientTimeout(total=self.timeout, sock_connect=30),
                 headers={"authorization": f"Bearer {self.key}"} if self.key else None,
             )
-        data = orjson.dumps(body_of(request, self.model, self.dialect))
+        body = scoring_of if request.score else body_of
+        data = orjson.dumps(body(request, self.model, self.dialect))
+        # vLLM has /classify beside /v1, not under it
+        route = "/chat/completions" if not request.score else "/classify"
+        root = self.base_url.removesuffix("/v1") if request.score else self.base_url
         try:
             async with self._session.post(
-                f"{self.base_url}/chat/completions", data=data, headers={"content-type": "application/json"}
+                root + route, data=data, headers={"content-type": "application/json"}
             ) as response:
                 text = await response.read()
                 if response.status != 200:
@@ -190,7 +231,10 @@ class PlainTransport:
                 raise
             raise Retry("connection") from error  # closed under us: the server behind it is being replaced
         try:
-            return read_reply(orjson.loads(text), request.n, request.prefix)
+            found = orjson.loads(text)
+            if request.score:
+                return read_scores(found)
+            return read_reply(found, request.n, request.prefix)
         except orjson.JSONDecodeError as error:
             raise Retry("malformed") from error
 
@@ -213,6 +257,8 @@ class OpenAITransport:
         )
 
     async def ask(self, request: Request) -> Reply:
+        if request.score:
+            scoring_of(request, self.model, "openai")
         try:
             # The untyped route: the typed one spends a millisecond on every request checking what is built here.
             data = await self._client.post(

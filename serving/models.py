@@ -16,7 +16,7 @@ from serving.client import Dialect, OpenAITransport, PlainTransport, Transport
 from serving.engine import Engine, Lane
 from serving.errors import ServingError, WrongModel
 from serving.limits import Queue
-from serving.settings import Adapter, Endpoint, LlamaCpp, Model, Vllm
+from serving.settings import Adapter, Classifier, Endpoint, LlamaCpp, Model, Vllm
 
 log = logging.getLogger(__name__)
 
@@ -279,6 +279,16 @@ def _lane(name: str, model: Model, managed: dict[str, Managed], checked: Once) -
             requests_per_minute=model.requests_per_minute,
             tokens_per_minute=model.tokens_per_minute,
         )
+    if isinstance(model, Classifier):
+        classifier = model
+
+        async def load_classifier() -> Transport:
+            from serving.classifier import ClassifierTransport
+
+            await checked()
+            return ClassifierTransport(name, classifier)
+
+        return Lane(name, load_classifier, model.max_in_flight)
     owner = managed[model.served_by if isinstance(model, Adapter) else name]
 
     async def connect_managed() -> Transport:

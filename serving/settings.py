@@ -38,7 +38,7 @@ class Sampler(Strict):
 
 
 class Serving(Strict):
-    """What all four kinds share."""
+    """What all kinds share."""
 
     model: str
     """A folder, a file, a Hugging Face id, or the name the endpoint knows the model by."""
@@ -128,4 +128,20 @@ class Endpoint(Serving):
     """Per million answer tokens."""
 
 
-Model = Annotated[LlamaCpp | Vllm | Adapter | Endpoint, Field(discriminator="kind")]
+class Classifier(Serving):
+    """A reward model in this process, through transformers: for small ones, and for machines without vLLM."""
+
+    kind: Literal["classifier"] = "classifier"
+    max_in_flight: int = Field(default=2, ge=1)
+    """Requests at the model at one time, at most; they are scored one by one."""
+    device: str = "auto"
+    """As torch names it; auto takes a GPU where there is one."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the weights; auto takes the checkpoint's."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return super().identity | {"dtype": self.dtype}
+
+
+Model = Annotated[LlamaCpp | Vllm | Adapter | Endpoint | Classifier, Field(discriminator="kind")]

@@ -3,7 +3,7 @@
     with fake_model(lambda body: "yes") as fake:
         fake.url, fake.asked   # http://127.0.0.1:PORT/v1, every body it was sent
 
-The function gets the request's JSON and returns the answer's text, an `Answer`, or a `Fault`.
+The function gets the request's JSON and returns the answer's text, an `Answer`, `Scores` of a classifier, or a `Fault`.
 """
 
 import json
@@ -33,7 +33,14 @@ class Fault:
     """Drop the connection instead of answering."""
 
 
-Reply = str | list[str] | Answer | Fault
+@dataclass
+class Scores:
+    """What vLLM's /classify answers."""
+
+    scores: list[float]
+
+
+Reply = str | list[str] | Answer | Scores | Fault
 """A list: one text for each of the n answers."""
 Body = dict[str, Any]
 
@@ -42,11 +49,14 @@ Body = dict[str, Any]
 class Fake:
     url: str
     asked: list[Body]
+    paths: list[str]
+    """Of the same requests."""
 
 
 @contextmanager
 def fake_model(answer: Callable[[Body], Reply]) -> Iterator[Fake]:
     asked: list[Body] = []
+    paths: list[str] = []
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -59,6 +69,7 @@ def fake_model(answer: Callable[[Body], Reply]) -> Iterator[Fake]:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             with lock:
                 asked.append(body)
+                paths.append(self.path)
             reply = answer(body)
             if isinstance(reply, Fault):
                 if reply.close:
@@ -66,6 +77,10 @@ def fake_model(answer: Callable[[Body], Reply]) -> Iterator[Fake]:
                     self.connection.shutdown(2)
                     return
                 self._send(reply.status, reply.body, reply.headers)
+                return
+            if isinstance(reply, Scores):
+                row = {"index": 0, "label": None, "probs": reply.scores, "num_classes": len(reply.scores)}
+                self._send(200, {"data": [row], "usage": {"prompt_tokens": 7}})
                 return
             texts = reply if isinstance(reply, list) else None
             reply = (
@@ -114,7 +129,7 @@ def fake_model(answer: Callable[[Body], Reply]) -> Iterator[Fake]:
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
-        yield Fake(f"http://127.0.0.1:{server.server_port}/v1", asked)
+        yield Fake(f"http://127.0.0.1:{server.server_port}/v1", asked, paths)
     finally:
         server.shutdown()
         server.server_close()

@@ -136,7 +136,8 @@ async def test_the_judge_in_the_documentation_judges():
     )
     settings = space["Overlap"]()
     assert settings.asked()["kind"] == "overlap"
-    ((verdict,),) = await settings.build()(prompt, [answer])
+    (verdict,) = await settings.build()(prompt, [answer])
+    assert (settings.aspects, settings.scope, settings.asks) == (("overlap",), "completion", None)
     assert (verdict.status, verdict.score, verdict.detail) == ("ok", 0.5, "1 of 2 words")
 
 

@@ -152,7 +152,7 @@ WRONG = [
     ("samplers.0.model=big", "samplers.cool.model", ["'big' is not in models (smol)"]),
     ("samplers.1.name=cool", "samplers", ["'cool', 'cool'", "two have the same name"]),
     ("samplers.0.principle=nope", "principle", ["'principles/nope'", "principles/honesty"]),
-    ("judge.kind=oracle", "judge", ["'oracle'", "'rules', 'rating', 'jury'"]),
+    ("judge.kind=oracle", "judge", ["'oracle'", "'rules', 'rating', 'ultrafeedback'"]),
     ("judge.members.1.model=gpt", "judge rating.model", ["'gpt' is not in models (smol)"]),
     ("judge.members.1.name=rules", "members", ["['rules', 'rules']", "two have the same name"]),
     ("judge.weights={rules: -1}", "weights", ["'rules': -1.0", "above 0"]),
@@ -238,8 +238,8 @@ def test_an_adapter_names_its_server_without_quotes(tmp_path: Path):
 @pytest.mark.parametrize(
     "override",
     [
-        "training.dpo.batch=4",  # below micro_batch 8
-        "training.dpo.batch=30",  # micro_batch 8 divides it on no number of devices
+        "training.dpo.batch=2",  # below micro_batch 4
+        "training.dpo.batch=30",  # micro_batch 4 divides it on no number of devices
         "models.smol={kind: vllm, model: m}",  # a GGUF needs llama.cpp's tokenizer
         "models.smol={kind: endpoint, model: m, base_url: 'http://127.0.0.1:1/v1'}",  # serves no new weights
         "judge.members.1.prompt=judges/nope",
@@ -255,3 +255,39 @@ def test_one_mistake_is_one_line(override: str):
     said = refusal(QUICKSTART, override)
     assert len(said.split("\n")) <= 2
     assert "literal[" not in said
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "judge={kind: reward_model, model: one}",
+            "a reward model is of kind classifier, of kind vllm with args",
+        ),
+        ("judge={kind: reward_model, model: chat}", "judge reward_model.model: 'chat' is of kind vllm"),
+        ("judge={kind: rating, model: rm}", "which only a judge of kind reward_model can ask"),
+        ("judge={kind: pairwise, model: gone}", "judge pairwise.model: 'gone' is not in models"),
+        ("judge={kind: ultrafeedback, model: one, aspects: [wit]}", "'instruction_following', 'honesty'"),
+        ("judge={kind: ultrafeedback, model: one, prompt: nope}", "no prompt 'nope'"),
+        ("samplers.0.model=rm", "is of kind classifier: it scores and does not write"),
+        (
+            "judge={kind: jury, members: [{kind: rules}, {kind: reward_model, model: rm}]}",
+            "have no scale; set standardise: prompt",
+        ),
+    ],
+)
+def test_a_judge_that_its_model_cannot_serve_is_refused(tmp_path: Path, override: str, said: str):
+    models = {
+        "models": {
+            **SMALL["models"],
+            "rm": {"kind": "classifier", "model": "org/reward"},
+            "chat": {"kind": "vllm", "model": "org/chat"},
+        }
+    }
+    assert said in refusal(write(tmp_path, SMALL | models), override)
+
+
+def test_a_reward_model_alone_is_standardised_within_the_prompt(tmp_path: Path):
+    models = {"models": {**SMALL["models"], "rm": {"kind": "classifier", "model": "org/reward"}}}
+    recipe = load_recipe(write(tmp_path, SMALL | models), ["judge={kind: reward_model, model: rm}"])
+    assert recipe.jury.standardise == "prompt"

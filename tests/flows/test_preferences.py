@@ -131,7 +131,7 @@ async def test_a_judgement_that_cannot_be_read_is_no_number(tmp_path: Path, prom
         return answer(body)
 
     with fake_model(mumbling) as fake:
-        settings = recipe(fake.url, prompt_file)
+        settings = recipe(fake.url, prompt_file, max_unjudged=0.5)
         result = await build_preferences(settings, tmp_path)
     statuses = result["preflight"]["judgements"]
     off = sum(counts.get("off_scale", 0) for counts in statuses.values())

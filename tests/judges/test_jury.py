@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from judges import Jury, Rating, Rules
-from judges.jury import combine
+from judges import Jury, Pairwise, Rating, Rules
+from judges.jury import Agreement, combine, combine_prompt, leave_one_out
 from records.schema import Judgement
 
 JURY = Jury(members=(Rules(), Rating(model="j")), weights={"rules": 3})
@@ -87,3 +87,78 @@ def test_a_jury_that_cannot_mean_what_it_says_is_refused(fields: dict[str, Any],
         Jury(members=(Rules(), Rating(model="j")), **fields)
     with pytest.raises(ValidationError, match="same name"):
         Jury(members=(Rules(), Rules()))
+
+
+RATING = Rating(model="j")
+BOTH = Jury(members=(RATING, Pairwise(model="j")), standardise="prompt")
+
+
+def ratings(**scores: float | None) -> dict[str, list[Judgement]]:
+    return {
+        id: [judgement("rating", score, "ok" if score is not None else "parse_error", 1, 5)]
+        for id, score in scores.items()
+    }
+
+
+def test_a_generous_and_a_strict_member_count_alike_when_standardised():
+    judged = ratings(a=4.8, b=4.9, c=5.0)
+    for id, score in (("a", 0.2), ("b", 0.2), ("c", 0.8)):
+        judged[id].append(judgement("pairwise", score))
+    found = combine_prompt(judged, BOTH)
+    z = (3 / 2) ** 0.5
+    assert found["a"].value == pytest.approx((-z - 2**-0.5) / 2)
+    assert found["c"].value == pytest.approx((z + 2**0.5) / 2)
+
+
+def test_a_member_that_makes_no_difference_adds_none_when_standardised():
+    jury = Jury(members=(RATING,), standardise="prompt")
+    found = combine_prompt(ratings(a=0.1 + 0.2 + 1, b=1.3, c=1.3), jury)
+    assert [score.value for score in found.values()] == [0, 0, 0], "rounding is no preference"
+    assert combine_prompt(ratings(a=4.0), jury)["a"].value == 0, "nobody to differ from"
+
+
+def test_a_failed_judgement_stays_none_when_standardised_and_moves_no_mean():
+    jury = Jury(members=(RATING,), standardise="prompt")
+    found = combine_prompt(ratings(a=5.0, b=None, c=1.0), jury)
+    assert (found["a"].value, found["b"].value, found["c"].value) == (1, None, -1)
+    assert found["b"].why == "rating: parse_error"
+
+
+def test_spread_is_standardised_with_the_score():
+    judged = ratings(a=5.0, b=1.0)
+    judged["a"] = [judgement("rating", 5.0, low=1, high=5, spread=1.0)]
+    found = combine_prompt(judged, Jury(members=(RATING,), standardise="prompt"))
+    assert found["a"].spread == pytest.approx(0.25 / 0.5)
+
+
+def test_without_standardising_a_prompts_scores_are_those_of_its_completions():
+    judged = ratings(a=5.0, b=2.0)
+    jury = Jury(members=(RATING,))
+    assert combine_prompt(judged, jury) == {id: combine(own, jury) for id, own in judged.items()}
+
+
+def test_a_member_does_not_judge_what_its_own_model_wrote():
+    jury = Jury(members=(RATING, Rules()), exclude_own=True)
+    judged = {
+        id: [judgement("rating", 5.0, low=1, high=5), judgement("rules", 0.0)] for id in ("mine", "other")
+    }
+    found = combine_prompt(judged, jury, {"rating": ["mine"]})
+    assert (found["mine"].value, found["other"].value) == (0.0, 0.5)
+    found = combine_prompt(judged, jury.model_copy(update={"exclude_own": False}), {"rating": ["mine"]})
+    assert found["mine"].value == 0.5
+    alone = Jury(members=(RATING,), exclude_own=True)
+    assert combine_prompt(ratings(mine=5.0), alone, {"rating": ["mine"]})["mine"].why == "no judge applies"
+
+
+def test_a_juror_that_stands_alone_is_seen_without_labels():
+    members = tuple(Rating(model="j", name=name) for name in ("one", "two", "odd"))
+    scores = {"a": (5, 4, 1), "b": (3, 3, 3), "c": (1, 2, 5)}
+    judged = {
+        id: [judgement(m.name, s, low=1, high=5) for m, s in zip(members, own, strict=True)]
+        for id, own in scores.items()
+    }
+    found = leave_one_out([judged, judged], Jury(members=members))
+    assert found["odd"] == Agreement(0, 6, 0)
+    assert found["one"].rate is None, "the other two cancel out exactly"
+    two = leave_one_out([judged], Jury(members=members[:2]))
+    assert two["one"].rate == two["two"].rate == 1.0

@@ -184,3 +184,57 @@ def test_sealed_shards_live_at_any_fsspec_address(tmp_path: Path):
     receipt = again.seal()
     assert fsspec.filesystem("memory").exists(f"/bucket/run/{receipt.name}")
     assert len(Stage("memory://bucket/run", "completions", ASKED, journals=tmp_path).rows(receipt)) == 2
+
+
+def texts(stage: Stage) -> list[str]:
+    receipt = stage.receipt(0)
+    assert receipt is not None
+    return [r.answers[0]["text"] for r in stage.rows(receipt)]
+
+
+def test_a_row_asked_again_replaces_the_old_answer_and_the_old_one_is_kept(tmp_path: Path):
+    fill(Stage(tmp_path, "completions", ASKED), ["a", "b"])
+    stage = Stage(tmp_path, "completions", ASKED)
+    shard = stage.open(0, ["a", "b"], without=lambda r: r.key == "b")
+    assert shard.missing == ["b"]
+    shard.put(row("b", "better"))
+    shard.seal()
+    for again in (stage, Stage(tmp_path, "completions", ASKED)):
+        assert texts(again) == ["yes", "better"]
+        assert again.held()["b"].answers[0]["text"] == "better"
+        assert again.sealed(0, ["a", "b"]) is not None
+    assert len(list(tmp_path.rglob("replaced-00000-*.parquet"))) == 1
+    assert not list(tmp_path.rglob("kept-*"))
+
+
+def test_a_run_that_ends_while_asking_again_loses_neither_the_new_nor_the_old_answers(tmp_path: Path):
+    fill(Stage(tmp_path, "completions", ASKED), ["a", "b", "c"])
+    shard = Stage(tmp_path, "completions", ASKED).open(0, ["a", "b", "c"], without=lambda r: r.key != "a")
+    shard.put(row("b", "better"))
+    shard.close()
+    stage = Stage(tmp_path, "completions", ASKED)
+    assert stage.sealed(0, ["a", "b", "c"]) is None, "a shard with a journal beside it is not closed"
+    shard = stage.open(0, ["a", "b", "c"])
+    assert not shard.missing
+    shard.seal()
+    assert texts(stage) == ["yes", "better", "yes"]
+
+
+def test_an_answer_kept_of_another_prompt_list_is_older_than_a_sealed_one(tmp_path: Path):
+    fill(Stage(tmp_path, "completions", ASKED), ["a", "b"])
+    fill(Stage(tmp_path, "completions", ASKED), ["a", "c"])
+    stage = Stage(tmp_path, "completions", ASKED)
+    shard = stage.open(0, ["a", "c"], without=lambda r: r.key == "a")
+    shard.put(row("a", "better"))
+    shard.seal()
+    assert Stage(tmp_path, "completions", ASKED).held()["a"].answers[0]["text"] == "better"
+
+
+def test_a_transport_error_asked_again_leaves_no_copy(tmp_path: Path):
+    stage = Stage(tmp_path, "completions", ASKED)
+    shard = stage.open(0, ["a", "b"])
+    shard.put(row("a"))
+    shard.put(dropped("b", "transport_error"))
+    shard.seal()
+    fill(Stage(tmp_path, "completions", ASKED), ["a", "b"])
+    assert {path.name for path in tmp_path.rglob("*.*")} == {"asked.json", "00000.json", "00000.parquet"}

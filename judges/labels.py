@@ -1,0 +1,87 @@
+"""A verdict of one token: what is asked for, and the shares of the labels in what came back.
+
+Shares come from the log-probabilities of the first token, or, for endpoints without them, from several answers.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from judges.base import Unread
+from serving.chat import Choice, Reply, Request
+
+
+class Shares(NamedTuple):
+    """Label -> probability, summing to 1, and what the model gave to anything else before normalising."""
+
+    shares: dict[str, float]
+    off_scale: float
+
+
+def ask_label(
+    messages: tuple[dict[str, str], ...],
+    labels: Sequence[str],
+    *,
+    samples: int,
+    prefix: str,
+    top_logprobs: int,
+    constrained: bool = False,
+) -> Request:
+    """One token with its alternatives, or `samples` answers that are labels and nothing else."""
+    if samples:
+        return Request(
+            messages, 1.0, top_p=1.0, max_tokens=4, n=samples, prefix=prefix, choices=tuple(labels)
+        )
+    choices = tuple(labels) if constrained else ()
+    return Request(
+        messages, 0.0, top_p=1.0, max_tokens=1, prefix=prefix, choices=choices, top_logprobs=top_logprobs
+    )
+
+
+def read_label(reply: Reply, labels: Sequence[str], *, samples: int, min_mass: float) -> Shares:
+    """The shares in the reply to `ask_label`.
+
+    Raises:
+        Unread: refused, no log-probabilities, or too little of them on the labels.
+    """
+    return sample_shares(reply, labels) if samples else token_shares(reply.choices[0], labels, min_mass)
+
+
+def token_shares(choice: Choice, labels: Sequence[str], min_mass: float) -> Shares:
+    """The first token's distribution. Spellings of a label (`4`, ` 4`) are added up."""
+    if choice.refusal or choice.finish_reason == "content_filter":
+        raise Unread(choice.refusal or "content filter", "refused")
+    if not choice.tokens or not choice.tokens[0].alternatives:
+        raise Unread("the endpoint returned no log-probabilities; set `samples` on this judge")
+    weights: dict[str, float] = dict.fromkeys(labels, 0.0)
+    for token, logprob in choice.tokens[0].alternatives.items():
+        if (label := token.strip()) in weights:
+            weights[label] += math.exp(logprob)
+    return _normal(weights, min_mass)
+
+
+def sample_shares(reply: Reply, labels: Sequence[str]) -> Shares:
+    """The shares of several answers. Each must be one label and nothing else."""
+    weights: dict[str, float] = dict.fromkeys(labels, 0.0)
+    for choice in reply.choices:
+        if (label := choice.text.strip().rstrip(".")) in weights:
+            weights[label] += 1 / len(reply.choices)
+    refused = sum(1 for choice in reply.choices if choice.refusal)
+    if refused * 2 > len(reply.choices):
+        raise Unread(f"{refused} of {len(reply.choices)} refused", "refused")
+    return _normal(weights, min_mass=0.5)
+
+
+def spoken(reply: Reply) -> str:
+    """What the model said, for people."""
+    return " | ".join(choice.text.strip() for choice in reply.choices)
+
+
+def _normal(weights: dict[str, float], min_mass: float) -> Shares:
+    mass = sum(weights.values())
+    off_scale = max(0.0, 1.0 - mass)
+    if not mass or mass < min_mass:
+        names = list(weights)
+        said = f"the labels {names[0]} to {names[-1]} have {mass:.2f} of the probability together"
+        raise Unread(f"{said}, {min_mass} is wanted", "off_scale", off_scale)
+    return Shares({label: weight / mass for label, weight in weights.items()}, off_scale)
