@@ -21,7 +21,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 import orjson
@@ -196,7 +196,8 @@ class Stage:
         """The final answers that the folder already has to some of `keys`."""
         found: dict[str, Row] = {}
         for name, those in self.held().files_of(keys).items():
-            if name not in self._looked_at:
+            held = self._looked_at.get(name)
+            if held is None:
                 if len(self._looked_at) >= LOOKED_AT:
                     del self._looked_at[next(iter(self._looked_at))]
                 journal = self.journals / name
@@ -204,8 +205,7 @@ class Stage:
                     rows = _rows(self._sealed_bytes(name))
                 else:
                     rows = list(replay(journal)) if journal.exists() else []
-                self._looked_at[name] = {row.key: row for row in rows if row.final}
-            held = self._looked_at[name]
+                held = self._looked_at[name] = {row.key: row for row in rows if row.final}
             found |= {key: held[key] for key in those if key in held}
         return found
 
@@ -377,10 +377,12 @@ class Shard:
         )
         try:
             self.sync()
-            self._make_room(receipt)
+            kept = self._make_room(receipt)
             self.stage._put(f"{self.index:05d}.parquet", data)
             self.stage._put(f"{self.index:05d}.json", receipt.model_dump_json(indent=2).encode())
-            self._let_go_of_old()
+            if kept is not None:
+                self.stage._let_go(kept.name, replaced=kept.replaced)
+            self.stage._looked_at.pop(f"{self.index:05d}.parquet", None)
             self._let_go_of_journal()
         except OSError as error:
             raise StoreError(
@@ -389,25 +391,18 @@ class Shard:
             ) from error
         return receipt
 
-    def _make_room(self, new: Receipt) -> None:
+    def _make_room(self, new: Receipt) -> "_Kept | None":
         """Move the sealed file of an earlier run out of the way. Until the new one is there, it is still read."""
         old, name = self.stage.receipt(self.index), f"{self.index:05d}.parquet"
-        self._old: tuple[str, bool] | None = None
         if old is None or old.digest == new.digest:
-            return
+            return None
         if old.key_digest != new.key_digest:  # it holds answers to other keys too, and stays
             self.stage.held().renamed(name, f"{self.stage._retire(old)}.parquet")
-            return
+            return None
         replaces = any(
             row.answers and row.answers != self._rows[row.key].answers for row in self.stage.rows(old)
         )
-        self._old = self.stage._retire(old), replaces
-
-    def _let_go_of_old(self) -> None:
-        self.stage._looked_at.pop(f"{self.index:05d}.parquet", None)
-        if self._old is not None:
-            kept, replaced = self._old
-            self.stage._let_go(kept, replaced=replaced)
+        return _Kept(self.stage._retire(old), replaces)
 
     def _let_go_of_journal(self) -> None:
         """Delete the journal, unless it holds answers to keys of another prompt list."""
@@ -421,6 +416,14 @@ class Shard:
             kept.write_bytes(lines)
             self.stage.held().renamed(self.path.name, kept.name)
         self.path.unlink()
+
+
+class _Kept(NamedTuple):
+    """A sealed file whose every row is in a newer one."""
+
+    name: str
+    replaced: bool
+    """Some of its answers are not those of the newer one."""
 
 
 def _age(name: str) -> tuple[bool, str]:

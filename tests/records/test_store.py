@@ -201,7 +201,7 @@ def test_a_row_asked_again_replaces_the_old_answer_and_the_old_one_is_kept(tmp_p
     shard.seal()
     for again in (stage, Stage(tmp_path, "completions", ASKED)):
         assert texts(again) == ["yes", "better"]
-        assert again.held()["b"].answers[0]["text"] == "better"
+        assert again.find(["b"])["b"].answers[0]["text"] == "better"
         assert again.sealed(0, ["a", "b"]) is not None
     assert len(list(tmp_path.rglob("replaced-00000-*.parquet"))) == 1
     assert not list(tmp_path.rglob("kept-*"))
@@ -227,7 +227,7 @@ def test_an_answer_kept_of_another_prompt_list_is_older_than_a_sealed_one(tmp_pa
     shard = stage.open(0, ["a", "c"], without=lambda r: r.key == "a")
     shard.put(row("a", "better"))
     shard.seal()
-    assert Stage(tmp_path, "completions", ASKED).held()["a"].answers[0]["text"] == "better"
+    assert Stage(tmp_path, "completions", ASKED).find(["a"])["a"].answers[0]["text"] == "better"
 
 
 def test_a_transport_error_asked_again_leaves_no_copy(tmp_path: Path):
