@@ -191,7 +191,15 @@ def judge(
 
         return _flow(lambda: judge_responses(settings, out, store, retry_failed))
 
-    answer(work, json, _summary)
+    def text(result: dict[str, Any]) -> str:
+        if not reparse:
+            return _summary(result)
+        return "\n".join(
+            f"{name:<12}{count['read']:>7} read again  {count['changed']:>7} changed"
+            for name, count in result["reparsed"].items()
+        )
+
+    answer(work, json, text)
 
 
 @app.command()

@@ -6,13 +6,12 @@ from typing import Any
 from flows.answers import stages_of
 from flows.inputs import gather_prompts
 from flows.run import Run
+from judges.jury import Member
 from records.schema import Prompt
 from serving.settings import Endpoint
 
 LETTERS_PER_TOKEN = 4.0
 """English text; the estimate needs no tokenizer."""
-JUDGE_PROMPT = 70
-"""Tokens of a judge's own words around instruction and answer; rating.md has about so many."""
 
 
 @dataclass
@@ -99,7 +98,7 @@ def plan(run: Run) -> Plan:
         if member.scope == "prompt":
             shown *= 2 if member.kind == "pairwise" else answers
         requests = (rows - held) * per_row
-        tokens_in = int(requests * (_tokens(prompts) / max(1, len(prompts)) + JUDGE_PROMPT + shown))
+        tokens_in = int(requests * (_tokens(prompts) / max(1, len(prompts)) + _own_words(member) + shown))
         tokens_out = requests * member.longest
         cost = price(member.asks, tokens_in, tokens_out)
         there = held * per_row
@@ -115,6 +114,12 @@ def plan(run: Run) -> Plan:
                 "batch": settings.batch,
             }
     return Plan(len(prompts), len(test), lines, training)
+
+
+def _own_words(member: Member) -> float:
+    """Tokens of a judge's own text around instruction and answers."""
+    questions = [len(member.question(aspect)) for aspect in member.aspects]
+    return (len(member.asked().get("text", "")) + sum(questions) / len(questions)) / LETTERS_PER_TOKEN
 
 
 def _tokens(prompts: list[Prompt]) -> int:

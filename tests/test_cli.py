@@ -83,6 +83,13 @@ def test_a_wrong_value_starts_nothing(tmp_path: Path):
     assert not list(tmp_path.iterdir()), "a run was begun"
 
 
+def test_judging_again_is_either_asked_or_read(tmp_path: Path):
+    done = zephyr("judge", QUICKSTART, "--reparse", "--retry-failed", "--json", "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert "--reparse asks nothing and --retry-failed asks again" in only_object(done)["error"]
+    assert not list(tmp_path.iterdir())
+
+
 def test_plan_counts_what_the_quickstart_will_ask(tmp_path: Path):
     done = zephyr("plan", QUICKSTART, "--json", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
