@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 UV := uv==0.13.9
 
-.PHONY: quickstart test test-vllm bench-pipeline docs lint format lock clean
+.PHONY: quickstart test test-vllm bench-pipeline bench-judges docs lint format lock clean
 
 quickstart: $(READY)
 	$(BIN)/zephyr run recipes/quickstart.yaml
@@ -19,6 +19,10 @@ test-vllm: $(READY)
 # The pipeline against a bare asyncio loop, on simulated servers; a quarter of an hour. A tenth of it: make bench-pipeline ROWS=0.1
 bench-pipeline: $(READY)
 	$(BIN)/python -m benchmarks.pipeline --rows $(or $(ROWS),1)
+
+# The quickstart's judge on labels of people, from files under ../shared/data or DATA=
+bench-judges: $(READY)
+	$(BIN)/python -m benchmarks.judges --data $(or $(DATA),../shared/data) --write
 
 # Commands, options, recipes, code and links in README.md and docs/. Field tables: python docs/fields.py
 docs: $(READY)

@@ -70,11 +70,12 @@ def answer(work: Callable[[], dict[str, Any]], as_json: bool, text: Callable[[di
 def exit_code(error: BaseException) -> int | None:
     """2 where the input was wrong, 1 where the run failed, None for what nobody foresaw: that wants a traceback."""
     from flows.recipe import RecipeError
+    from judges.gold import GoldError
     from prompts.load import PromptError
     from records.store import StoreError
     from serving.errors import ServingError, WrongModel
 
-    if isinstance(error, RecipeError | PromptError | WrongModel):
+    if isinstance(error, RecipeError | GoldError | PromptError | WrongModel):
         return 2
     failures = {
         "DatasetError",
@@ -271,6 +272,49 @@ def evaluate(
         return _flow(lambda: flow(settings, out, store))
 
     answer(work, json, _summary)
+
+
+@app.command("judge-card")
+def judge_card(
+    judge: Annotated[
+        Path,
+        typer.Argument(metavar="RECIPE|JUDGE", help="A recipe, or a file with only `models` and `judge`."),
+    ],
+    gold: Annotated[Path, typer.Option("--gold", metavar="FILE", help="Answers that people have compared.")],
+    layout: Annotated[
+        str, typer.Option(help="Of the file: gold, pandalm, hhh, judgebench, llmbar, autoj; auto looks.")
+    ] = "auto",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Rows of the file, at most; drawn by chance.")
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(min=0, max=1, help="Scores nearer than this are a tie; on the scale 0 to 1.")
+    ] = 0.0,
+    canaries: Annotated[
+        int, typer.Option(min=0, help="Items whose better answer is put against bad ones that must lose.")
+    ] = 50,
+    set: Set = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """How good a judge is on labels of people: agreement, biases, calibration, failures, cost."""
+
+    def work() -> dict[str, Any]:
+        from flows.subject import load_subject
+        from judges.gold import layout_named, load_gold
+
+        subject, known = load_subject(judge, set or ()), layout_named(layout)
+        load_gold(gold, known)
+        from flows.judge_card import judge_card as flow
+
+        return _flow(lambda: flow(subject, gold, known, limit, margin, canaries, out))
+
+    def text(card: dict[str, Any]) -> str:
+        from flows.card_text import card_text
+
+        return card_text(card)
+
+    answer(work, json, text)
 
 
 @app.command()

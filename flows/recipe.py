@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from judges import JudgeSettings, Jury, panel
 from judges.jury import Member
+from judges.minimum import JudgeMinimum
 from pairs.policies import PairSettings
 from pairs.splits import SplitSettings
 from prompts.principle import wordings
@@ -64,6 +65,8 @@ class Recipe(Strict):
     samplers: tuple[Sampler, ...] = Field(min_length=1, json_schema_extra={"position": 5})
     """Each answers every prompt."""
     judge: JudgeSettings = Field(json_schema_extra={"position": 6})
+    judge_minimum: JudgeMinimum | None = Field(default=None, json_schema_extra={"position": 6})
+    """What the judge must have shown on labels of people, by a stored card; a run with a judge below it is refused."""
     pairs: PairSettings = Field(default=PairSettings(), json_schema_extra={"position": 7})
     training: TrainingPlan | None = Field(default=None, json_schema_extra={"position": 8})
     evaluation: Evaluation | None = Field(default=None, json_schema_extra={"position": 9})
@@ -220,6 +223,27 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: the file or an override cannot be read, or a field has a wrong value; names each field.
     """
+    data = read_fields(path, overrides)
+    minimum = data.get("judge_minimum")
+    files = [(source, "file") for source in data.get("prompts") or ()]
+    files += [(minimum, "card"), (minimum, "gold")]
+    for holder, field in files:
+        if isinstance(holder, dict) and isinstance(holder.get(field), str):
+            beside = path.parent / holder[field]
+            if not Path(holder[field]).is_absolute() and beside.is_file():
+                holder[field] = str(beside)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(f"{path}:\n{explain(error)}") from error
+
+
+def read_fields(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """A YAML file's fields, with `a.b=c` replacements.
+
+    Raises:
+        RecipeError: the file or an override cannot be read.
+    """
     try:
         data = yaml.load(path.read_text(), _Loader)
     except FileNotFoundError as error:
@@ -231,15 +255,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise RecipeError(f"{path} must hold fields (name: …), not {type(data).__name__}")
     for override in overrides:
         _replace(data, override)
-    for source in data.get("prompts") or ():
-        if isinstance(source, dict) and isinstance(source.get("file"), str):
-            beside = path.parent / source["file"]
-            if not Path(source["file"]).is_absolute() and beside.is_file():
-                source["file"] = str(beside)
-    try:
-        return Recipe.model_validate(data)
-    except ValidationError as error:
-        raise RecipeError(f"{path}:\n{explain(error)}") from error
+    return data
 
 
 def explain(error: ValidationError) -> str:

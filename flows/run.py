@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from flows.recipe import Recipe
+from flows.subject import check_judge
 from judges.jury import Member
 from records.schema import Prompt
 from records.store import Stage, exclusive
@@ -40,7 +41,9 @@ class Run:
 
         Raises:
             StoreError: another process works in the folder.
+            RecipeError: the judge has no card, or one below the recipe's minimum.
         """
+        check_judge(recipe)
         run = cls.at(recipe, out, store)
         with exclusive(run.folder):
             text = yaml.safe_dump(

@@ -14,11 +14,11 @@ from pydantic import Field
 from pairs.best_of_n import SftRow
 from pairs.decontaminate import Benchmarks, Hit
 from pairs.splits import SPLITS, Leak, Split, find_leaks
-from pairs.stats import Rate, clustered
 from pairs.texts import asked, normalised, squeezed
 from pairs.tokens import Decode, Encode, TokenCheck, check_tokens
 from records.base import Strict
 from records.schema import Dropped, Pair, Prompt
+from records.stats import Rate, clustered
 
 
 class PreflightSettings(Strict):

@@ -24,6 +24,18 @@ def write_report(run: Path) -> Path:
 
 def render(data: ReportData) -> str:
     """The page. All text that came from a model or a dataset is escaped; the page loads and runs nothing."""
+    return fill(
+        "report.html.jinja",
+        data=data,
+        figures=_figures(data),
+        statuses=sorted({status for counts in data.judgements.values() for status in counts} - {"ok"}),
+        widest=max((step.rows_in for step in data.funnel), default=0),
+        gained=gained,
+    )
+
+
+def fill(template: str, **values: object) -> str:
+    """A page of this folder. Values are escaped, unless they are `Markup`."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -34,14 +46,8 @@ def render(data: ReportData) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "seconds": seconds, "percent": percent}
-    return environment.get_template("report.html.jinja").render(
-        data=data,
-        style=Markup((HERE / "report.css").read_text(encoding="utf-8")),
-        figures=_figures(data),
-        statuses=sorted({status for counts in data.judgements.values() for status in counts} - {"ok"}),
-        widest=max((step.rows_in for step in data.funnel), default=0),
-        gained=gained,
-    )
+    style = Markup((HERE / "report.css").read_text(encoding="utf-8"))
+    return environment.get_template(template).render(style=style, **values)
 
 
 def _figures(data: ReportData) -> dict[str, Markup | list[Markup]]:

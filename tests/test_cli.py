@@ -75,6 +75,20 @@ def test_a_wrong_path_is_one_json_object_for_machines(tmp_path: Path):
     assert not list(tmp_path.iterdir()), "a run was begun"
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--gold", "nowhere.jsonl"), "nowhere.jsonl"),
+        (("--gold", "README.md", "--layout", "pandas"), "pandas"),
+    ],
+)
+def test_a_judge_card_without_a_gold_file_starts_nothing(options: tuple[str, ...], says: str, tmp_path: Path):
+    done = zephyr("judge-card", QUICKSTART, *options, "--json", "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert says in only_object(done)["error"]
+    assert not list(tmp_path.iterdir()), "a card was begun"
+
+
 def test_a_wrong_value_starts_nothing(tmp_path: Path):
     done = zephyr("run", QUICKSTART, "--set", "pairs.min_margin=-1", "--json", "--out", str(tmp_path))
     assert done.returncode == 2

@@ -8,8 +8,8 @@ import pytest
 from pairs.decontaminate import Benchmarks
 from pairs.preflight import Preflight, PreflightSettings, preflight
 from pairs.splits import SplitSettings, by_split, find_leaks, split_of
-from pairs.stats import clustered, wilson
 from records.schema import Dropped
+from records.stats import clustered, wilson
 from tests.pairs.examples import pair, prompt
 
 LENIENT = PreflightSettings(min_pairs=1)
