@@ -24,7 +24,7 @@ def some_adapter(base: Path, folder: Path) -> Path:
     lora = LoraConfig(
         r=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"
     )
-    get_peft_model(model, lora).save_pretrained(folder)
+    get_peft_model(model, lora).save_pretrained(str(folder))
     return folder
 
 
