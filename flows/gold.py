@@ -10,7 +10,7 @@ from judges.base import Judge, Verdict
 from judges.canaries import best_of, canaries
 from judges.compared import Judged
 from judges.gold import GoldItem
-from judges.jury import Member, Score, combine
+from judges.jury import Member, Score, combine, combine_prompt
 from judges.scores import Cost
 from records.ids import chance, fingerprint
 from records.schema import Completion, Dropped, Judgement, Prompt, Usage
@@ -27,17 +27,18 @@ def questions_of(member: Member, prompt: Prompt, texts: Sequence[str]) -> Iterat
     shown = [tuple(texts)] if together(member) else [(text,) for text in texts]
     for aspect in member.aspects:
         for one in shown:
-            yield fingerprint(prompt.id, one, aspect, member.question(aspect)), (prompt, one, aspect)
+            known = [prompt.meta] if prompt.meta else []
+            yield fingerprint(prompt.id, one, aspect, member.question(aspect), *known), (prompt, one, aspect)
 
 
 def together(member: Member) -> bool:
     """Whether the judge sees all answers of a prompt at once, so that order can matter."""
-    return getattr(member, "scope", "completion") == "prompt"
+    return member.scope == "prompt"
 
 
 def ordered(subject: Subject) -> bool:
     """Whether answers must be shown in both orders; a pairwise judge does that itself."""
-    return any(together(member) and str(member.kind) != "pairwise" for member in subject.jury.members)
+    return any(together(member) and member.kind != "pairwise" for member in subject.jury.members)
 
 
 @dataclass
@@ -150,10 +151,13 @@ def scores(
     subject: Subject, members: Sequence[Asked], prompt: Prompt, texts: Sequence[str]
 ) -> tuple[Score, ...]:
     """What the whole judge says of each of these answers, shown in this order."""
-    return tuple(
-        combine([j for own in members for j in own.judgements(prompt, texts, place)], subject.jury)
-        for place in range(len(texts))
-    )
+    found = [
+        [j for own in members for j in own.judgements(prompt, texts, place)] for place in range(len(texts))
+    ]
+    if subject.jury.standardise == "prompt" and len(members) > 1:
+        whole = combine_prompt({str(place): own for place, own in enumerate(found)}, subject.jury)
+        return tuple(whole[str(place)] for place in range(len(texts)))
+    return tuple(combine(own, subject.jury) for own in found)
 
 
 def judged_items(

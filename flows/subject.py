@@ -61,7 +61,7 @@ class Subject(Strict):
 
 def model_name(member: Member) -> str | None:
     """The recipe's model that a judge asks; None for one that asks none."""
-    return getattr(member, "model", None)
+    return member.asks
 
 
 def subject_of(recipe: Recipe) -> Subject:

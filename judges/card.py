@@ -114,7 +114,7 @@ def judge_fingerprint(jury: Jury, identities: Mapping[str, Any]) -> str:
         {
             "judge": member.asked(),
             "questions": {aspect: member.question(aspect) for aspect in member.aspects},
-            "model": identities.get(getattr(member, "model", "")),
+            "model": identities.get(member.asks or ""),
             "weight": jury.weights.get(member.name, 1.0),
         }
         for member in jury.members
@@ -138,7 +138,8 @@ def make_card(
     date: str = "",
 ) -> Card:
     """Prompts, pairs and ties of `gold`, and the cost's usable pairs, are counted here."""
-    pairs = [pair for case in judged for pair in compared(case, margin)]
+    chances = [member.kind for member in jury.members] == ["pairwise"]
+    pairs = [pair for case in judged for pair in compared(case, margin, chances)]
     baselines = {"longer wins": longer_wins(pairs), "first wins": first_wins(pairs), "a coin": coin(pairs)}
     everyone = [(case.item.annotators, case.item.to_prompt().id) for case in judged]
     scored = [(score.value is None, case.item.to_prompt().id) for case in judged for score in case.forward]

@@ -26,10 +26,11 @@ class Judged:
     """Name -> scores of the canary and of the better answer."""
 
 
-def compared(case: Judged, margin: float = 0.0) -> list[Compared]:
+def compared(case: Judged, margin: float = 0.0, chances: bool = False) -> list[Compared]:
     """The pairs of an item: the best against each other answer; every two of a tie.
 
     Asked in both orders, an answer's score is the mean of both, and one failed order fails the pair.
+    `chances`: a score is already the chance to win, as a pairwise judge's of two answers is.
     """
     item = case.item
     if item.label == "tie":
@@ -49,7 +50,7 @@ def compared(case: Judged, margin: float = 0.0) -> list[Compared]:
                 texts=(item.completions[a], item.completions[b]),
                 models=(item.models[a], item.models[b]) if item.models else None,
                 gap=gap,
-                p_first=chance_first_is_better(first, second),
+                p_first=first.value if chances else chance_first_is_better(first, second),
             )
         )
     return found

@@ -23,6 +23,7 @@ class SideBySide:
     """What the plan reads of a judge's settings."""
 
     kind, name, scope, aspects = "listwise", "listwise", "prompt", ("quality",)
+    asks = None
 
     def asked(self) -> dict[str, object]:
         return {"kind": self.kind}
@@ -33,7 +34,9 @@ class SideBySide:
 
 MEMBER: Any = SideBySide()
 SUBJECT: Any = SimpleNamespace(
-    jury=SimpleNamespace(members=(MEMBER,), weights={}, quorum=None), identities={}, models={}
+    jury=SimpleNamespace(members=(MEMBER,), weights={}, quorum=None, standardise="none"),
+    identities={},
+    models={},
 )
 
 

@@ -206,3 +206,20 @@ async def test_rules_have_a_card_too_and_what_they_lack_is_left_out(tmp_path: Pa
     assert card["calibration"] is None
     assert "no probability" in Path(card["page"]).read_text()
     assert "right winner" in card_text(card)
+    gold.write_text(gold.read_text().replace('"n": 2', '"n": 9'))
+    changed = await judge_card(rules, gold, out=tmp_path)
+    assert changed["agreement"]["ties"]["value"] == 1.0, "other constraints are another question"
+
+
+async def test_a_pairwise_judge_that_likes_the_first_place_names_no_winner(tmp_path: Path):
+    """It asks both orders itself, so its chances are even, and an even chance is no calibration error."""
+
+    def first(body: Body) -> Reply:
+        return Answer("A", logprobs={"A": -0.1054, "B": -2.3026})
+
+    with fake_model(first) as fake:
+        pairwise = subject(fake.url, kind="pairwise")
+        card = await judge_card(pairwise, gold_file(tmp_path / "gold.jsonl"), canary_items=0, out=tmp_path)
+        assert len(fake.asked) == 10 * 2
+    assert card["agreement"]["ties"]["value"] == 1.0 and card["orders"] is None
+    assert card["calibration"]["brier"]["value"] == pytest.approx(0.25)
