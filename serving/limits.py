@@ -9,7 +9,7 @@ START = 320
 """Where the limit of a server that is steered by its queue starts: a quarter more than vLLM's usual 256 sequences."""
 LOOK = 1.0
 """Seconds between two looks at a server's queue."""
-SHORT, LONG = 0.05, 0.2
+SHORT, LONG = 0.05, 0.3
 """The queue, as a share of what runs: below the first the limit grows, above the second it falls."""
 
 
