@@ -14,6 +14,7 @@ SMALL = [
     "prompts.1.limit=4",
     "training.sft.max_steps=1",
     "training.dpo.max_steps=2",
+    "training.dpo.loss=sigmoid",  # whose first value is known
     "evaluation.prompts=4",
     "pairs.min_margin=0.01",
 ]
