@@ -253,7 +253,7 @@ def main() -> None:
     asked = parser().parse_args()
     with gpu(asked.gpu), contextlib.suppress(KeyboardInterrupt):
         try:
-            import uvloop
+            import uvloop  # pyright: ignore[reportMissingImports]  # taken where it is there
         except ImportError:
             asyncio.run(serve(asked))
         else:

@@ -158,6 +158,7 @@ async def answer_and_judge(
     answers = len(prompts) * sum(sampler.n for sampler in samplers)
     rows = {"completion": answers, "prompt": len(prompts)}
     judging = {m.name: display().add(f"judge {m.name}", rows[m.scope] * len(m.aspects)) for m in members}
+    apart = [member for member in members if member.scope == "completion"]
     loop = asyncio.get_running_loop()
 
     async def judge(
@@ -189,12 +190,11 @@ async def answer_and_judge(
 
             async def answer() -> None:
                 own.receipts[index] = await generate_shard(
-                    run, own.sampler, own.stage, index, chunk, chat, step, hand_on if members else None
+                    run, own.sampler, own.stage, index, chunk, chat, step, hand_on if apart else None
                 )
                 if all(index in other.receipts for other in results):  # this is the last sampler of the shard
                     await together(judge_together(m, index, chunk) for m in members if m.scope == "prompt")
 
-            apart = [m for m in members if m.scope == "completion"]
             await together(
                 [answer(), *(judge([own], member, index, chunk, list(coming.values())) for member in apart)]
             )
