@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -109,6 +110,19 @@ def _flow(start: Callable[[], Any]) -> dict[str, Any]:
         return asyncio.run(start())
 
 
+def _conduct(
+    module: str, flow: str, recipe: Path, overrides: list[str] | None, as_json: bool, *options: Any
+) -> None:
+    """One flow as a verb. Imported after the recipe is read: a mistake in it should not wait for Prefect."""
+
+    def work() -> dict[str, Any]:
+        settings = _recipe(recipe, overrides)
+        start = getattr(import_module(module), flow)
+        return _flow(lambda: start(settings, *options))
+
+    answer(work, as_json, _summary)
+
+
 def _summary(result: dict[str, Any]) -> str:
     from flows.artifacts import summary_text
 
@@ -120,14 +134,7 @@ def run(
     recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False
 ) -> None:
     """Everything: completions, judgements, pairs, SFT, DPO, evaluation, report. Goes on where it was stopped."""
-
-    def work() -> dict[str, Any]:
-        settings = _recipe(recipe, set)
-        from flows.zephyr import zephyr
-
-        return _flow(lambda: zephyr(settings, out, store))
-
-    answer(work, json, _summary)
+    _conduct("flows.zephyr", "zephyr", recipe, set, json, out, store)
 
 
 @app.command()
@@ -153,14 +160,7 @@ def generate(
     recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False
 ) -> None:
     """Every sampler's answers to every prompt."""
-
-    def work() -> dict[str, Any]:
-        settings = _recipe(recipe, set)
-        from flows.preferences import generate_responses
-
-        return _flow(lambda: generate_responses(settings, out, store))
-
-    answer(work, json, _summary)
+    _conduct("flows.preferences", "generate_responses", recipe, set, json, out, store)
 
 
 @app.command()
@@ -208,14 +208,7 @@ def pairs(
     recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False
 ) -> None:
     """The preference dataset, from completions and judgements; asks only for those that are missing."""
-
-    def work() -> dict[str, Any]:
-        settings = _recipe(recipe, set)
-        from flows.preferences import build_preferences
-
-        return _flow(lambda: build_preferences(settings, out, store))
-
-    answer(work, json, _summary)
+    _conduct("flows.preferences", "build_preferences", recipe, set, json, out, store)
 
 
 @app.command("reject-sample")
@@ -223,40 +216,19 @@ def reject_sample(
     recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False
 ) -> None:
     """Best-of-n: the judge's best answer of each prompt as a row for SFT."""
-
-    def work() -> dict[str, Any]:
-        settings = _recipe(recipe, set)
-        from flows.preferences import reject_sampling
-
-        return _flow(lambda: reject_sampling(settings, out, store))
-
-    answer(work, json, _summary)
+    _conduct("flows.preferences", "reject_sampling", recipe, set, json, out, store)
 
 
 @app.command()
 def sft(recipe: RecipePath, set: Set = None, out: Out = None, json: Json = False) -> None:
     """Fine-tune on the best answers."""
-
-    def work() -> dict[str, Any]:
-        settings = _recipe(recipe, set)
-        from flows.train import train_sft
-
-        return _flow(lambda: train_sft(settings, out))
-
-    answer(work, json, _summary)
+    _conduct("flows.train", "train_sft", recipe, set, json, out)
 
 
 @app.command()
 def dpo(recipe: RecipePath, set: Set = None, out: Out = None, json: Json = False) -> None:
     """Train on the pairs, from the SFT model where the recipe has one."""
-
-    def work() -> dict[str, Any]:
-        settings = _recipe(recipe, set)
-        from flows.train import train_dpo
-
-        return _flow(lambda: train_dpo(settings, out))
-
-    answer(work, json, _summary)
+    _conduct("flows.train", "train_dpo", recipe, set, json, out)
 
 
 @app.command()
@@ -264,14 +236,7 @@ def evaluate(
     recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False
 ) -> None:
     """Held-out prompts before and after training, scored by the recipe's judge, with intervals."""
-
-    def work() -> dict[str, Any]:
-        settings = _recipe(recipe, set)
-        from flows.evaluate import evaluate as flow
-
-        return _flow(lambda: flow(settings, out, store))
-
-    answer(work, json, _summary)
+    _conduct("flows.evaluate", "evaluate", recipe, set, json, out, store)
 
 
 @app.command("judge-card")

@@ -170,11 +170,15 @@ def _lines(progress: Path) -> list[dict[str, Any]]:
 async def train_sft(recipe: Recipe, out: Path | None = None) -> dict[str, Any]:
     """Fine-tune on the best answers. Dataset -> model."""
     with Run.opened(recipe, out) as run:
-        return await train(run, "sft", Facts.of(run))
+        facts = Facts.of(run)
+        await train(run, "sft", facts)
+        return facts.content
 
 
 @flow(name="train-dpo", flow_run_name="dpo-{recipe.name}")
 async def train_dpo(recipe: Recipe, out: Path | None = None) -> dict[str, Any]:
     """Train on the pairs, from the SFT model where the recipe has one. Dataset -> model."""
     with Run.opened(recipe, out) as run:
-        return await train(run, "dpo", Facts.of(run))
+        facts = Facts.of(run)
+        await train(run, "dpo", facts)
+        return facts.content
