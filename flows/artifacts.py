@@ -87,6 +87,9 @@ def summary_text(content: dict[str, Any]) -> str:
         dropped = ", ".join(f"{n} {reason}" for reason, n in dataset["dropped"].items())
         pairs = ", ".join(f"{n} {split}" for split, n in dataset["pairs"].items())
         lines.append(f"{'pairs':<12}{pairs}" + (f"  dropped: {dropped}" if dropped else ""))
+    if best := content.get("best_of_n"):
+        rows = ", ".join(f"{n} {split}" for split, n in best["sft_rows"].items())
+        lines.append(f"{'best of n':<12}{rows}")
     for name, model in content.get("models", {}).items():
         lines.append(f"{name:<12}{training_line(model)}")
     if evaluation := content.get("evaluation"):

@@ -94,7 +94,7 @@ def build_dataset(
 ) -> Built:
     """Pairs and best-of-n rows of every split, checked, written to `dataset/` with a card.
 
-    Without `pairs_too` only the best-of-n rows and the prompts.
+    Without `pairs_too` only the best-of-n rows and the prompts, to `best-of-n/`; a dataset with pairs stays as it is.
 
     Raises:
         DatasetError: preflight found what would make a trained model meaningless.
@@ -127,18 +127,18 @@ def build_dataset(
         split: [case.prompt for case in side] for split, side in sides.items()
     }
     found = preflight(pairs, sft=sft, prompts=asked, dropped=lost, judgements=failures)
-    facts.put("preflight", found.model_dump(mode="json"))
+    if pairs_too:
+        facts.put("preflight", found.model_dump(mode="json"))
     if len(recipe.jury.members) > 1:
         agreement = leave_one_out((case.judgements for case in cases), recipe.jury)
         facts.put("agreement", {name: {"rate": a.rate, **a._asdict()} for name, a in agreement.items()})
     if found.errors:
         raise DatasetError("the dataset was not written: " + "; ".join(found.errors))
     steps = funnel(cases, dropped, lost, pairs)
-    receipt = write_dataset(
-        pairs, sft, asked, run.folder / "dataset", _card(recipe, steps, found, facts.versions)
-    )
+    folder = run.folder / ("dataset" if pairs_too else "best-of-n")
+    receipt = write_dataset(pairs, sft, asked, folder, _card(recipe, steps, found, facts.versions))
     facts.put(
-        "dataset",
+        "dataset" if pairs_too else "best_of_n",
         {
             "digest": receipt.digest,
             "rows": receipt.rows,

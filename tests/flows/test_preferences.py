@@ -220,7 +220,9 @@ async def test_the_best_of_n_samples_become_rows_for_sft(tmp_path: Path, prompt_
         one = [{"name": "many", "model": "fake", "temperature": 1.0, "max_tokens": 32, "n": 4}]
         result = await reject_sampling(recipe(fake.url, prompt_file, samplers=one), tmp_path)
     assert kinds(fake.asked)[0] == 12, "n answers from one request"
-    assert result["dataset"]["sft_rows"]["train"] > 0
+    assert result["best_of_n"]["sft_rows"]["train"] > 0
+    assert (tmp_path / "flowtest/best-of-n/trl_sft/train.parquet").exists()
+    assert not (tmp_path / "flowtest/dataset").exists(), "a preference dataset is left as it is"
 
 
 async def test_judgements_go_where_the_store_is(
