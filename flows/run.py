@@ -1,11 +1,12 @@
 """A run's folder: where each stage's shards lie, and the small files beside them.
 
-runs/<name>/recipe.yaml                      as run
+runs/<name>/recipe.yaml                        as run
             prompts/ completions/ judgements/  sealed shards, see `records.store`
-            dataset/                         a Hugging Face dataset folder
-            models/<stage>/                  trained models
-            servers/                         logs and pid files of managed servers
-            report.json report.html summary.json
+            dataset/                           a Hugging Face dataset folder with pairs
+            best-of-n/                         the same without pairs, by `reject-sample`
+            models/<stage>/                    trained models
+            servers/                           logs and pid files of managed servers
+            evaluation.json report.json report.html summary.json
 """
 
 import json
