@@ -113,6 +113,15 @@ class Batch:
         self._admit()
         return done
 
+    def drop(self, job: Job, now: float) -> list[Job]:
+        """Stop a request nobody waits for any more; returns what ended before."""
+        done = self.advance(now)
+        self.waiting = deque(each for each in self.waiting if each[0] is not job)
+        self.running = [each for each in self.running if each[2] is not job]
+        heapq.heapify(self.running)
+        self._admit()
+        return done
+
     def next_end(self) -> float | None:
         """When the next sequence ends, if nothing comes in between."""
         if not self.running:

@@ -60,7 +60,12 @@ class Endpoint:
         said = say(body, prompt, self.lengths)
         job = Job(tokens_of(prompt), [one.tokens for one in said], blocks_of(prompt))
         job.payload = (connection, said, fault)
+        connection.job = job
         self._ended(self.batch.add(job, self.loop.time()))
+
+    def drop(self, job: Job) -> None:
+        """Its connection is gone: like vLLM, go on without it."""
+        self._ended(self.batch.drop(job, self.loop.time()))
 
     def _wake(self) -> None:
         self._ended(self.batch.advance(self.loop.time()))
@@ -108,9 +113,14 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint, self._data = endpoint, b""
+        self.job: Job | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.job is not None:
+            self.endpoint.drop(self.job)
 
     def data_received(self, data: bytes) -> None:
         self._data = self._data + data if self._data else data
@@ -147,6 +157,7 @@ class Connection(asyncio.Protocol):
             self.send(404, {"error": {"message": f"no route {path}"}})
 
     def answer(self, model: str, job: Job, said: list[Said], fault: Fault | None) -> None:
+        self.job = None
         if fault == "500":
             self.send(500, {"error": {"message": "planted"}})
             return

@@ -12,15 +12,21 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from records.schema import Usage
 from serving.chat import Chat, Reply, Request
 from serving.client import Retry, Transport
 from serving.errors import RequestFailed
+from serving.late import Seconds
 from serving.limits import START, Queue, Refusals, steer
 
 TRIES = 8
 """Times one request is sent before its row is given up. With the pauses between, about two minutes."""
+AGAIN = 0.5
+"""How far a repeat goes before the first tries of its own priority: it has waited already, and rows wait for it."""
+BRIEF = ("abort", "malformed")
+"""The server answered, only badly: the first repeat needs no pause."""
 
 
 @dataclass
@@ -40,14 +46,14 @@ class Gate:
 
     def __init__(self, limit: int) -> None:
         self.limit, self.running = float(limit), 0
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
         self._arrivals = 0
 
     @property
     def waiting(self) -> int:
         return len(self._waiting)
 
-    async def enter(self, priority: int) -> None:
+    async def enter(self, priority: float) -> None:
         if self.running < int(self.limit) and not self._waiting:
             self.running += 1
             return
@@ -104,18 +110,21 @@ class Lane:
         recover: Callable[[], Awaitable[None]] | None = None,
         look: Callable[[], Awaitable[Queue | None]] | None = None,
         pause: float = 0.5,
+        copies: bool = False,
     ) -> None:
         """`connect` is called at the first request, so a model nobody asks is never started.
 
         `look` tells how long the server's own queue is; where there is one, the limit follows it, up to `limit`.
         `recover` is called when the model cannot be reached: it restarts a managed server, or raises `ServingError`.
         `pause`: seconds before the first repeat; doubled for each further one.
+        `copies`: a late request may be sent a second time where there is room, see `serving.late`.
         """
         self.name, self.gate, self.stats = name, Gate(min(limit, START) if look else limit), LaneStats()
         self._refusals = Refusals(self.gate)
         self._connect, self._recover, self._pause = connect, recover, pause
         self._look, self._cap = look, limit
-        self._steering: asyncio.Task[None] | None = None
+        self._seconds = Seconds(self.gate, self._copied) if copies else None
+        self._tending: list[asyncio.Task[None]] = []
         self._requests = PerMinute(requests_per_minute) if requests_per_minute else None
         self._tokens = PerMinute(tokens_per_minute) if tokens_per_minute else None
         self._transport: Transport | None = None
@@ -129,16 +138,19 @@ class Lane:
             RequestFailed: this request got none; the others may.
             ServingError: the model cannot be asked anything.
         """
-        cause, after = "?", 0.0
+        cause, after = "?", None
         for attempt in range(TRIES):
-            await self.gate.enter(priority)
+            await self.gate.enter(priority - (AGAIN if attempt else 0))
             self._started()
             try:
                 transport = await self._open()
                 await self._hold_back(request)
-                reply = await transport.ask(request)
+                if self._seconds is None:
+                    reply = await transport.ask(request)
+                else:
+                    reply = await self._seconds.ask(partial(transport.ask, request))
             except Retry as why:
-                cause, after = why.cause, why.after or 0.0
+                cause, after = why.cause, why.after
                 self.stats.retries[cause] += 1
                 if why.overload:
                     self._refusals.refused(why.after)
@@ -155,16 +167,18 @@ class Lane:
                 self.gate.leave()
             if self._recover and cause in ("connect", "connection", "timeout"):
                 await self._recover()
-            if attempt < TRIES - 1:
+            if attempt < TRIES - 1 and (attempt or cause not in BRIEF):
                 pause = min(30.0, self._pause * 2**attempt) * random.uniform(0.5, 1.0)
-                await asyncio.sleep(max(pause, min(after, 120.0)))
+                if after is not None:  # the server knows better, the first time
+                    pause = max(pause if attempt else 0.0, min(after, 120.0) * random.uniform(1.0, 1.2))
+                await asyncio.sleep(pause)
         self.stats.failed += 1
         raise RequestFailed("transport_error", f"{self.name}: {TRIES} tries, the last ended with {cause}")
 
     async def close(self) -> None:
-        if self._steering is not None:
-            self._steering.cancel()
-            self._steering = None
+        for task in self._tending:
+            task.cancel()
+        self._tending = []
         if self._transport is not None:
             await self._transport.close()
             self._transport = None
@@ -175,7 +189,9 @@ class Lane:
                 if self._transport is None:
                     self._transport = await self._connect()
                     if self._look is not None:
-                        self._steering = asyncio.create_task(steer(self.gate, self._cap, self._look))
+                        self._tending.append(asyncio.create_task(steer(self.gate, self._cap, self._look)))
+                    if self._seconds is not None:
+                        self._tending.append(asyncio.create_task(self._seconds.watch()))
         return self._transport
 
     async def _hold_back(self, request: Request) -> None:
@@ -186,6 +202,9 @@ class Lane:
         if self._tokens:
             letters = sum(len(message["content"]) for message in request.messages)
             await self._tokens.take(letters / 4 + request.max_tokens * request.n)
+
+    def _copied(self) -> None:
+        self.stats.retries["late"] += 1
 
     def _started(self) -> None:
         if self.gate.running == 1:

@@ -278,6 +278,7 @@ def _lane(name: str, model: Model, managed: dict[str, Managed], checked: Once) -
             look=(lambda: queue_at(endpoint.base_url)) if endpoint.dialect == "vllm" else None,
             requests_per_minute=model.requests_per_minute,
             tokens_per_minute=model.tokens_per_minute,
+            copies=endpoint.dialect == "vllm" and not (endpoint.price_in or endpoint.price_out),
         )
     if isinstance(model, Classifier):
         classifier = model
@@ -301,6 +302,8 @@ def _lane(name: str, model: Model, managed: dict[str, Managed], checked: Once) -
         return await queue_at(owner.address) if owner.address else None
 
     steered = look if _dialect(model) == "vllm" else None
-    lane = Lane(name, connect_managed, model.max_in_flight, recover=owner.recover, look=steered)
+    lane = Lane(
+        name, connect_managed, model.max_in_flight, recover=owner.recover, look=steered, copies=bool(steered)
+    )
     owner.lanes.append(lane)
     return lane

@@ -59,6 +59,29 @@ def test_a_third_sequence_waits_for_a_slot_and_prefill_stalls_all():
     assert run_to_the_end(batch) == pytest.approx(3.0)
 
 
+def test_a_request_nobody_waits_for_any_more_makes_room():
+    batch = Batch(Machine(a=10, b=0, slots=1))
+    long, short = Job(0, [1000]), Job(0, [10])
+    batch.add(long, 0.0)
+    batch.add(short, 0.0)
+    assert batch.drop(long, 1.0) == []
+    assert run_to_the_end(batch) == pytest.approx(1.1)
+    assert batch.counts.requests == 1
+
+
+async def test_closing_the_connection_stops_the_answer():
+    with simulator(speed=1, slots=1) as model:
+        gone, patient = transport_to(model, timeout=0.3), transport_to(model)
+        with pytest.raises(Retry, match="timeout"):
+            await gone.ask(ask("hello", seed=2))
+        reply = await patient.ask(ask("hello again", max_tokens=4))
+        assert reply.choices
+        stats = model.stats()
+        await gone.close()
+        await patient.close()
+    assert (stats["requests"], stats["running"]) == (1, 0)
+
+
 def test_a_prompt_that_begins_like_another_is_read_from_there_on():
     batch = Batch(Machine(a=10, b=0, prefill=1000, slots=8))
     shared, own = "x" * 640, "y" * 640

@@ -160,6 +160,26 @@ async def test_judging_overtakes_generating_that_came_before():
     assert order == ["judge", "generate 1", "generate 2"]
 
 
+async def test_a_repeat_goes_before_what_was_never_tried():
+    failed: list[str] = []
+
+    def answer(body: dict) -> str | Fault:
+        if body["messages"][0]["content"] == "first" and not failed:
+            failed.append("first")
+            return Fault(200, "{")
+        time.sleep(0.02)
+        return "ok"
+
+    with fake_model(answer) as fake:
+        lane = lane_to(fake, limit=1)
+        names = ["first", *(f"other {i}" for i in range(6))]
+        asks = [Request(({"role": "user", "content": name},), 0.0, top_p=1.0, max_tokens=8) for name in names]
+        await asyncio.gather(*map(lane.ask, asks))
+        await lane.close()
+    order = [body["messages"][0]["content"] for body in fake.asked]
+    assert order[2] == "first", "it lets at most the one pass that took its place"
+
+
 async def test_a_cancelled_waiter_leaves_its_place_to_the_next():
     gate = Gate(1)
     await gate.enter(0)
