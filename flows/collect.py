@@ -33,7 +33,7 @@ GENERATE, JUDGE = 1, 0
 """Priorities at a model: open rows are finished before new ones are begun."""
 
 
-JUDGED = frozenset({"ok", "tie", "not_applicable"})
+JUDGED = frozenset({"ok", "tie", "not_applicable", "no_answer"})
 """Statuses of a judgement that did not fail."""
 
 Step = Callable[..., None]

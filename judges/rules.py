@@ -1,8 +1,9 @@
 """Score an answer by the constraints its prompt carries: 0 (none kept) to 1 (all kept). Asks no model.
 
-The score is the mean over the constraints of how far each is kept (`judges/constraints.py`); it is 1 only
+The score is the mean over the constraints of how far each is kept (`judges/constraints/`); it is 1 only
 when every check holds. `reference` adds the check that an answer's final number is the prompt's reference,
-for maths sets: a reference of GSM8K ends in `#### 18`.
+for maths sets: a reference of GSM8K ends in `#### 18`. An answer without a final number has status `no_answer`
+and no score: that it is wrong is not known.
 """
 
 from collections.abc import Sequence
@@ -11,12 +12,13 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from judges.base import Settings, Verdict
-from judges.constraints import CONSTRAINT, Constraint, NumberAnswer, final_number
+from judges.constraints import CONSTRAINT, Constraint, NoAnswer, NumberAnswer, final_number
+from judges.constraints.answer import Read
 from records.schema import Completion, Prompt
 from serving.chat import Chat
 
 ASPECT = "constraints"
-VERSION = 1
+VERSION = 2
 """Raised when the same answer would get another verdict."""
 
 
@@ -27,9 +29,12 @@ class RuleError(ValueError):
 class Rules(Settings):
     kind: Literal["rules"] = "rules"
     name: str = "rules"
-    reference: Literal["ignore", "marked", "last"] = "ignore"
+    reference: Literal["ignore"] | Read = "ignore"
     """Whether a prompt's `reference` must be the answer's final number, and where that stands: after the last
-    mark (`A:`, `####`, `answer is`, a box) or as the last number in the text."""
+    mark (`A:`, `####`, `answer is`, a box) or as the last number in the text. An answer without one is unjudged."""
+    loose: bool = False
+    """Whether a constraint is also kept when the answer keeps it without its first line, its last line or both, or
+    without asterisks: IFEval's loose reading."""
 
     def asked(self) -> dict[str, Any]:
         """Everything that decides this judge's verdicts: part of the fingerprint."""
@@ -62,17 +67,22 @@ class RulesJudge:
         if not constraints:
             none = "the prompt has no constraints a machine can check"
             return [Verdict(aspect, "not_applicable", 0, 1, detail=none) for _ in completions]
-        return [judge_text(completion.text, constraints) for completion in completions]
+        return [judge_text(c.text, constraints, self.settings.loose) for c in completions]
 
 
-def judge_text(text: str, constraints: Sequence[Constraint]) -> Verdict:
+def judge_text(text: str, constraints: Sequence[Constraint], loose: bool = False) -> Verdict:
     """The verdict on one answer; `detail` lists what was kept and what was broken."""
+    try:
+        grades = [constraint.grade(text, loose) for constraint in constraints]
+    except NoAnswer as error:
+        return Verdict(ASPECT, "no_answer", 0, 1, detail=str(error))
     if not text.strip():
         return Verdict(ASPECT, "ok", 0, 1, score=0.0, detail="the answer is empty")
-    kept = [c.describe() for c in constraints if c.check(text)]
-    broken = [f"{c.describe()} ({c.find(text)[2]})" for c in constraints if not c.check(text)]
+    graded = list(zip(constraints, grades, strict=True))
+    kept = [c.describe() for c, grade in graded if grade.kept]
+    broken = [f"{c.describe()} ({grade.seen})" for c, grade in graded if not grade.kept]
     lists = [f"{title}: {', '.join(rules)}" for title, rules in (("kept", kept), ("broken", broken)) if rules]
-    score = sum(c.degree(text) for c in constraints) / len(constraints)
+    score = sum(grade.degree for grade in grades) / len(grades)
     return Verdict(ASPECT, "ok", 0, 1, score=score, detail="; ".join(lists))
 
 
@@ -86,9 +96,7 @@ def all_kept(prompt: Prompt, completion: Completion) -> bool | None:
     return all(c.check(completion.text) for c in constraints) if constraints else None
 
 
-def read_constraints(
-    prompt: Prompt, reference: Literal["ignore", "marked", "last"] = "ignore"
-) -> list[Constraint]:
+def read_constraints(prompt: Prompt, reference: Literal["ignore"] | Read = "ignore") -> list[Constraint]:
     """The constraints in a prompt's `meta`, and with `reference` its known answer.
 
     Raises:

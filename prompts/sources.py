@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from prompts.ifeval import constraints_of
 from prompts.load import ROOT, PromptError
 from prompts.rows import read_dataset, read_file
 from records.base import Strict
@@ -25,6 +26,9 @@ Value = str | int | float | bool
 
 KNOWN = ("constraints", "reference", "split", "kind")
 """Columns that become the prompt's `meta` wherever they exist."""
+
+IFEVAL = ("instruction_id_list", "kwargs")
+"""Columns of IFEval's layout, which become `constraints` wherever both exist."""
 
 STAGE = "prompts"
 
@@ -51,7 +55,8 @@ class PromptSource(Strict):
     answer after that is cut off."""
     meta: dict[str, str | None] = Field(default_factory=dict)
     """Further columns to keep, as {name in meta: column}. `constraints`, `reference`, `split` and `kind` are
-    kept wherever they exist; {split: null} leaves one out."""
+    kept wherever they exist; {split: null} leaves one out. Instructions in IFEval's layout (`instruction_id_list`
+    and `kwargs`) become constraints."""
     where: dict[str, Value | tuple[Value, ...]] = Field(default_factory=dict)
     """Keeps the rows whose column, or meta entry, equals this, or one of these."""
     limit: int | None = Field(default=None, ge=1)
@@ -90,7 +95,7 @@ def load_prompts(source: PromptSource, beside: Path | None = None) -> Loaded:
         columns, rows = read_file(path)
         name = source.file
     else:
-        wanted = {source.messages or source.prompt, *KNOWN, *source.meta.values(), *source.where}
+        wanted = {source.messages or source.prompt, *KNOWN, *IFEVAL, *source.meta.values(), *source.where}
         columns, rows = read_dataset(
             str(source.dataset), source.config, source.split, source.revision, wanted
         )
@@ -220,18 +225,28 @@ def _meta(source: PromptSource, row: Mapping[str, Any], where: str) -> dict[str,
         entry: row[column] for entry, column in _kept(source).items() if row.get(column) not in (None, "")
     }
     if "constraints" in meta:
-        meta["constraints"] = _parsed(meta["constraints"], "constraints", where)
-        if not isinstance(meta["constraints"], list) or not all(
-            isinstance(c, dict) for c in meta["constraints"]
-        ):
-            raise PromptError(
-                f"{where}: constraints is {meta['constraints']!r}, wanted a list of {{kind: …}}"
-            )
+        meta["constraints"] = _dicts(meta["constraints"], "constraints", "{kind: …}", where)
+    if "constraints" in _kept(source) and all(row.get(column) not in (None, "") for column in IFEVAL):
+        ids = _parsed(row[IFEVAL[0]], IFEVAL[0], where)
+        if not isinstance(ids, list) or not all(isinstance(id, str) for id in ids):
+            raise PromptError(f"{where}: {IFEVAL[0]} is {ids!r}, wanted a list of ids")
+        given = _dicts(row[IFEVAL[1]], IFEVAL[1], "instructions' arguments", where)
+        try:
+            meta["constraints"] = [*meta.get("constraints", []), *constraints_of(ids, given)]
+        except ValueError as error:
+            raise PromptError(f"{where}: {error}; meta: {{constraints: null}} ignores them") from error
     if meta.get("split", "train") not in ("train", "test"):
         raise PromptError(
             f"{where}: split is {meta['split']!r}, wanted train or test; meta: {{split: null}} ignores it"
         )
     return meta
+
+
+def _dicts(value: Any, field: str, what: str, where: str) -> list[dict[str, Any]]:
+    found = _parsed(value, field, where)
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise PromptError(f"{where}: {field} is {found!r}, wanted a list of {what}")
+    return found
 
 
 def _parsed(value: Any, field: str, where: str) -> Any:

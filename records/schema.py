@@ -101,10 +101,12 @@ Status = Literal[
     "truncated",
     "transport_error",
     "not_applicable",
+    "no_answer",
     "rule_error",
     "no_quorum",
 ]
-"""How a judgement ended. Only `ok` has a score; there is no default."""
+"""How a judgement ended. Only `ok` has a score; there is no default. `no_answer`: the judged text has no final answer
+to compare with the right one, which is not the same as a wrong one."""
 
 
 class Judgement(Strict):

@@ -95,8 +95,9 @@ async def test_a_reference_can_be_the_rule():
     right, wrong, none = await judge(
         prompt, "A: $18.", "A: 19", "eighteen", settings=Rules(reference="marked")
     )
-    assert (right.score, wrong.score, none.score) == (1.0, 0.0, 0.0)
-    assert none.detail == "broken: the final answer is 18 (no final number)"
+    assert (right.score, wrong.score) == (1.0, 0.0)
+    assert (none.status, none.score) == ("no_answer", None), "not found is not wrong"
+    assert none.detail == "no final number after a mark such as `A:` or `answer is`"
     [unreadable] = await judge(ask(reference="blue"), "18", settings=Rules(reference="last"))
     assert unreadable.status == "rule_error" and "reference='blue'" in unreadable.detail
 
@@ -113,7 +114,7 @@ def test_every_shipped_prompts_constraints_parse(row: Prompt):
 
 @pytest.mark.skipif(not GSM8K.is_dir(), reason=f"the GSM8K solutions are not at {GSM8K}")
 async def test_the_labels_of_5276_gsm8k_solutions_are_reproduced():
-    settings, right, total, unread = Rules(reference="marked"), [0, 0, 0, 0], 0, 0
+    settings, right, total, unmarked, unread = Rules(reference="marked"), [0, 0, 0, 0], 0, 0, 0
     models = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
     with (GSM8K / "example_model_solutions.jsonl").open(encoding="utf-8") as lines:
         for row in map(json.loads, lines):
@@ -123,5 +124,10 @@ async def test_the_labels_of_5276_gsm8k_solutions_are_reproduced():
             assert [v.score == 1.0 for v in verdicts] == [row[model]["is_correct"] for model in models]
             right = [n + (v.score == 1.0) for n, v in zip(right, verdicts, strict=True)]
             total += len(verdicts)
-            unread += sum("\nA:" not in "\n" + s for s in solutions)
-    assert (total, right, unread) == (5276, [286, 515, 458, 742], 11)
+            without = ["\nA:" not in "\n" + solution for solution in solutions]
+            assert all(v.status == "no_answer" for v, none in zip(verdicts, without, strict=True) if none)
+            unmarked += sum(without)
+            unread += sum(v.status == "no_answer" for v in verdicts)
+    assert (total, right, unmarked, unread) == (5276, [286, 515, 458, 742], 11, 13), (
+        "11 are cut off, 2 end on no number"
+    )
