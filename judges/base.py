@@ -2,10 +2,11 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol
 
+from prompts.load import PromptError, Template, load_prompt
 from records.base import Strict
 from records.schema import Completion, Prompt, Status, Usage
 from serving.chat import Chat, Choice, Reply, Request, pack
@@ -118,6 +119,29 @@ class Asking:
         spent = sum((reply.usage for reply in replies), Usage()).split(len(verdicts))
         verdicts = [replace(verdict, usage=own) for verdict, own in zip(verdicts, spent, strict=True)]
         return [replace(verdicts[0], replies=pack(replies)), *verdicts[1:]] if replies else verdicts
+
+
+def judge_prompt(name: str, shows: Collection[str], may_show: Collection[str] = ()) -> Template:
+    """A judge's prompt file, which has a slot for all that the judge must see and none that nobody would fill.
+
+    Raises:
+        PromptError: it lacks one or has another, or it cannot be loaded; names the slots.
+    """
+    template = load_prompt(name)
+    if missing := [slot for slot in shows if slot not in template.slots]:
+        raise PromptError(
+            f"{name} has no slot {_named(missing)}, without which the judge would not see it; "
+            f"it has {_named(template.slots) or 'none'}"
+        )
+    if unknown := [slot for slot in template.slots if slot not in (*shows, *may_show)]:
+        raise PromptError(
+            f"{name} has the slot {_named(unknown)}, which this judge cannot fill; wanted {_named((*shows, *may_show))}"
+        )
+    return template
+
+
+def _named(slots: Iterable[str]) -> str:
+    return ", ".join(f"{{{{{slot}}}}}" for slot in slots)
 
 
 def conversation(prompt: Prompt) -> str:

@@ -11,14 +11,25 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from judges.base import Asking, Settings, Unread, Verdict, answer_of, conversation, read_score, unread
-from prompts.load import load_prompt, neutralise
+from judges.base import (
+    Asking,
+    Settings,
+    Unread,
+    Verdict,
+    answer_of,
+    conversation,
+    judge_prompt,
+    read_score,
+    unread,
+)
+from prompts.load import neutralise
 from records.schema import Completion, Prompt
 from serving.chat import Chat, Choice, Reply, Request
 
 ASPECT = "overall"
 LOW, HIGH = 1.0, 10.0
 MARKER = "Overall score:"
+SHOWS, MAY_SHOW = ("instruction", "response"), ("note",)
 
 
 class Critique(Settings):
@@ -43,7 +54,7 @@ class Critique(Settings):
 
     def asked(self) -> dict[str, Any]:
         settings = self.model_dump(mode="json", exclude={"name", "model"})
-        return settings | {"text": load_prompt(self.prompt).text}
+        return settings | {"text": judge_prompt(self.prompt, SHOWS, MAY_SHOW).text}
 
     def build(self, chat: Chat | None) -> "Critic":
         return Critic(self, chat)
@@ -54,15 +65,16 @@ class Critic(Asking):
 
     def __init__(self, settings: Critique, chat: Chat | None) -> None:
         super().__init__(chat)
-        self.settings, self.template = settings, load_prompt(settings.prompt)
+        self.settings, self.template = settings, judge_prompt(settings.prompt, SHOWS, MAY_SHOW)
 
     def message(self, prompt: Prompt, completion: Completion) -> str:
         markers = [*self.template.markers, MARKER]
-        return self.template.fill(
-            instruction=neutralise(conversation(prompt), markers),
-            note=note(completion),
-            response=neutralise(completion.text.strip(), markers),
-        )
+        values = {
+            "instruction": neutralise(conversation(prompt), markers),
+            "note": note(completion),
+            "response": neutralise(completion.text.strip(), markers),
+        }
+        return self.template.fill(**{slot: values[slot] for slot in self.template.slots})
 
     def requests(self, prompt: Prompt, completions: Sequence[Completion], aspect: str) -> list[Request]:
         own = self.settings

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from judges.base import Asking, Scope, Settings, Unread, Verdict, conversation
+from judges.base import Asking, Scope, Settings, Unread, Verdict, conversation, judge_prompt
 from judges.labels import ask_label, read_label, spoken
 from prompts.load import load_prompt, neutralise
 from records.schema import Completion, Prompt
@@ -19,6 +19,7 @@ from serving.chat import Chat, Reply, Request
 
 FIRST, SECOND, TIE = "A", "B", "C"
 EQUAL = 1e-9
+SHOWS, MAY_SHOW = ("instruction", "first", "second", "question"), ("labels", "reference")
 
 
 class Pairwise(Settings):
@@ -59,7 +60,7 @@ class Pairwise(Settings):
 
     def asked(self) -> dict[str, Any]:
         settings = self.model_dump(mode="json", exclude={"name", "model", "aspects"})
-        return settings | {"text": load_prompt(self.prompt).text}
+        return settings | {"text": judge_prompt(self.prompt, SHOWS, MAY_SHOW).text}
 
     def question(self, aspect: str) -> str:
         return load_prompt(f"aspects/{aspect}").text.strip()
@@ -104,7 +105,7 @@ class Comparing(Asking):
 
     def __init__(self, settings: Pairwise, chat: Chat | None) -> None:
         super().__init__(chat)
-        self.settings, self.template = settings, load_prompt(settings.prompt)
+        self.settings, self.template = settings, judge_prompt(settings.prompt, SHOWS, MAY_SHOW)
         self.questions = {aspect: settings.question(aspect) for aspect in settings.aspects}
 
     def duels(self, prompt: Prompt, completions: Sequence[Completion]) -> list[tuple[Completion, Completion]]:
@@ -124,8 +125,7 @@ class Comparing(Asking):
             "labels": "A, B, or C for a tie" if self.settings.ties == "label" else "A or B",
             "reference": neutralise(str(prompt.meta.get("reference")), markers),
         }
-        slots = {slot: values[slot] for slot in self.template.slots if slot in values}
-        return self.template.fill(**slots)
+        return self.template.fill(**{slot: values[slot] for slot in self.template.slots})
 
     def requests(self, prompt: Prompt, completions: Sequence[Completion], aspect: str) -> list[Request]:
         own = self.settings

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from judges.base import Asking, Settings, Unread, Verdict, conversation
+from judges.base import Asking, Settings, Unread, Verdict, conversation, judge_prompt
 from judges.labels import Shares, ask_label, read_label, sample_shares, spoken, token_shares
 from prompts.load import load_prompt, neutralise
 from records.schema import Completion, Prompt
@@ -23,6 +23,7 @@ from serving.chat import Chat, Choice, Reply, Request
 
 LABELS = ("1", "2", "3", "4", "5")
 LOW, HIGH = 1.0, 5.0
+SHOWS = ("instruction", "response", "question")
 
 
 class Rating(Settings):
@@ -49,7 +50,7 @@ class Rating(Settings):
     def asked(self) -> dict[str, Any]:
         """Everything that decides this judge's answers but the aspect, the text included: part of the fingerprint."""
         settings = self.model_dump(mode="json", exclude={"name", "model", "aspects"})
-        return settings | {"text": load_prompt(self.prompt).text}
+        return settings | {"text": judge_prompt(self.prompt, SHOWS).text}
 
     def question(self, aspect: str) -> str:
         """The text that asks about one aspect."""
@@ -69,7 +70,7 @@ class Rater(Asking):
     def __init__(self, settings: Rating, chat: Chat | None) -> None:
         super().__init__(chat)
         self.settings = settings
-        self.template = load_prompt(settings.prompt)
+        self.template = judge_prompt(settings.prompt, SHOWS)
         self.questions = {aspect: settings.question(aspect) for aspect in settings.aspects}
 
     def messages(self, prompt: Prompt, completion: Completion, aspect: str) -> tuple[dict[str, str], ...]:

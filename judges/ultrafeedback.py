@@ -12,13 +12,25 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from judges.base import Asking, Scope, Settings, Unread, Verdict, answer_of, conversation, read_score, unread
-from prompts.load import load_prompt, neutralise
+from judges.base import (
+    Asking,
+    Scope,
+    Settings,
+    Unread,
+    Verdict,
+    answer_of,
+    conversation,
+    judge_prompt,
+    read_score,
+    unread,
+)
+from prompts.load import Template, neutralise
 from records.ids import chance
 from records.schema import Completion, Prompt
 from serving.chat import Chat, Reply, Request
 
 LOW, HIGH = 1.0, 5.0
+SHOWS, MAY_SHOW = ("instruction", "texts"), ("count", "knowledge")
 Aspect = Literal["instruction_following", "honesty", "truthfulness", "helpfulness"]
 MAY_NOT_APPLY = "honesty"
 """The aspect that may be N/A: a creative text has nothing to be honest about."""
@@ -56,7 +68,10 @@ class UltraFeedback(Settings):
 
     def question(self, aspect: str) -> str:
         """The whole text: each aspect has its own."""
-        return load_prompt(self.prompt.replace("{aspect}", aspect)).text
+        return self.template(aspect).text
+
+    def template(self, aspect: str) -> Template:
+        return judge_prompt(self.prompt.replace("{aspect}", aspect), SHOWS, MAY_SHOW)
 
     def context(self, prompt: Prompt, aspect: str) -> object:
         return knowledge(prompt) if "{{knowledge}}" in self.question(aspect) else None
@@ -86,7 +101,7 @@ class SideBySide(Asking):
     def __init__(self, settings: UltraFeedback, chat: Chat | None) -> None:
         super().__init__(chat)
         self.settings = settings
-        self.templates = {a: load_prompt(settings.prompt.replace("{aspect}", a)) for a in settings.aspects}
+        self.templates = {a: settings.template(a) for a in settings.aspects}
 
     def orders(
         self, prompt: Prompt, completions: Sequence[Completion], aspect: str
@@ -112,7 +127,7 @@ class SideBySide(Asking):
             "count": str(len(shown)),
             "knowledge": neutralise(knowledge(prompt), markers),
         }
-        return template.fill(**{slot: values[slot] for slot in values if slot in template.slots})
+        return template.fill(**{slot: values[slot] for slot in template.slots})
 
     def requests(self, prompt: Prompt, completions: Sequence[Completion], aspect: str) -> list[Request]:
         own = self.settings

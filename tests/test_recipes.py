@@ -291,3 +291,48 @@ def test_a_reward_model_alone_is_standardised_within_the_prompt(tmp_path: Path):
     models = {"models": {**SMALL["models"], "rm": {"kind": "classifier", "model": "org/reward"}}}
     recipe = load_recipe(write(tmp_path, SMALL | models), ["judge={kind: reward_model, model: rm}"])
     assert recipe.jury.standardise == "prompt"
+
+
+@pytest.mark.parametrize(
+    ("judge", "slots", "missing"),
+    [
+        ("rating", ["instruction", "question"], "{{response}}"),
+        ("rating", ["response", "question"], "{{instruction}}"),
+        ("rating", ["instruction", "response"], "{{question}}"),
+        ("critique", ["instruction", "note"], "{{response}}"),
+        ("critique", ["response"], "{{instruction}}"),
+        ("pairwise", ["instruction", "first", "question"], "{{second}}"),
+        ("pairwise", ["instruction", "question", "labels"], "{{first}}, {{second}}"),
+        ("ultrafeedback", ["instruction", "count"], "{{texts}}"),
+        ("ultrafeedback", ["texts", "count"], "{{instruction}}"),
+    ],
+)
+def test_a_judge_that_would_not_see_what_it_judges_is_refused(
+    tmp_path: Path, judge: str, slots: list[str], missing: str
+):
+    said = refusal(with_prompt_file(tmp_path, judge, slots))
+    assert f"mine.md has no slot {missing}, without which the judge would not see it" in said
+
+
+@pytest.mark.parametrize("judge", ["rating", "critique", "pairwise", "ultrafeedback"])
+def test_a_slot_of_a_judges_prompt_that_nobody_fills_is_refused(tmp_path: Path, judge: str):
+    known = ["instruction", "response", "question", "first", "second", "texts"]
+    needed = {
+        "rating": known[:3],
+        "critique": known[:2],
+        "pairwise": ["instruction", "question", "first", "second"],
+        "ultrafeedback": ["instruction", "texts"],
+    }[judge]
+    assert load_recipe(with_prompt_file(tmp_path, judge, needed))
+    said = refusal(with_prompt_file(tmp_path, judge, [*needed, "answer"]))
+    assert "mine.md has the slot {{answer}}, which this judge cannot fill" in said
+
+
+def with_prompt_file(folder: Path, judge: str, slots: list[str]) -> Path:
+    """A recipe whose judge has a prompt file of its own, with these slots."""
+    body = "\n".join(f"{{{{{slot}}}}}" for slot in slots)
+    (folder / "mine.md").write_text(
+        f"---\nsource: ours\nlicense: MIT\nslots: [{', '.join(slots)}]\n---\n{body}\n"
+    )
+    kind = {"kind": judge, "model": "one", "prompt": str(folder / "mine.md")}
+    return write(folder, SMALL | {"judge": kind})

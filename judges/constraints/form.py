@@ -169,11 +169,11 @@ class OneOf(Rule):
     kind: Literal["one_of"]
     options: tuple[str, ...] = Field(min_length=1)
     anywhere: bool = False
-    """Whether more may stand around it; it must then be there to the letter."""
+    """Whether more may stand around it; it must then be there to the letter, and not within a word."""
 
     def find(self, text: str) -> Found:
         if self.anywhere:
-            kept = any(option in text for option in self.options)
+            kept = any(re.search(rf"(?<!\w){re.escape(option)}(?!\w)", text) for option in self.options)
         else:
             kept = _plain(text) in [_plain(option) for option in self.options]
         return Found(kept, 0.0, f"it reads {text.strip()[:20]!r}")
