@@ -1,5 +1,4 @@
-"""Our names and units to the trainer's arguments, each set by name so that no default of a release "
-"decides."""
+"""Our names and units to the trainer's arguments, each set by name so that no default of a release decides."""
 
 import os
 from pathlib import Path
@@ -33,7 +32,7 @@ def arguments(settings: Training, work: Path, seed: int) -> dict[str, Any]:
         "warmup_steps": settings.warmup,  # below 1 it is a fraction
         "num_train_epochs": settings.epochs or 1,
         "max_steps": settings.max_steps or -1,  # with epochs, set once the rows are counted
-        "per_device_train_batch_size": settings.micro_batch,
+        "per_device_train_batch_size": settings.rows_per_step(devices()),
         "per_device_eval_batch_size": settings.micro_batch,
         "gradient_accumulation_steps": settings.accumulation(devices()),
         "max_length": settings.max_length,

@@ -23,8 +23,7 @@ class TrainingFailed(RuntimeError):
 
 
 def open_work(work: Path, key: str) -> Path | None:
-    """Prepare the folder of a run and give its last complete checkpoint; another job's remains are "
-    "removed."""
+    """Prepare the folder of a run and give its last complete checkpoint; another job's remains are removed."""
     stamp = work / "job.json"
     if not stamp.is_file() or json.loads(stamp.read_text() or "{}").get("key") != key:
         shutil.rmtree(work, ignore_errors=True)

@@ -76,8 +76,7 @@ def _put(made: Path, job: Job) -> Path:
 
 
 def _name_the_base(config: Path, job: Job) -> None:
-    """An adapter is only right on the weights it was trained on; a path of this machine does not name "
-    "them."""
+    """An adapter is only right on the weights it was trained on; a path of this machine does not name them."""
     known = json.loads(config.read_text())
     known["base_model_name_or_path"] = str(job.base_receipt.get("name") or job.base)
     known["revision"] = job.base_receipt.get("revision") or known.get("revision")

@@ -120,6 +120,10 @@ class Training(Strict):
             )
         return steps
 
+    def rows_per_step(self, devices: int) -> int:
+        """Rows the trainer is handed at a time, on each device."""
+        return self.micro_batch
+
     def steps(self, rows: int) -> int:
         """Optimizer steps over `rows` training rows; the last batch of an epoch may be smaller."""
         by_epochs = None if self.epochs is None else max(1, round(self.epochs * -(-rows // self.batch)))
@@ -156,8 +160,24 @@ class DPOSettings(Training):
     """Share of labels taken to be wrong; for `robust` and `exo_pair` only. EXO's paper: 0.001."""
     precompute_reference: bool = True
     """One pass of the reference before training instead of one per step: same numbers, less work."""
+    share_prompts: bool = True
+    """Each prompt once per forward pass and no padding: same numbers, less work. Where a model does not allow it, its
+    `metrics.json` says why. Pairs of one prompt come in one step then."""
+    micro_tokens: int | None = Field(default=None, ge=64)
+    """Tokens per device and forward pass, in place of `micro_batch`: as many pairs as fit, a step's loss is the mean
+    over all of them all the same."""
     max_prompt: int | None = Field(default=None, ge=8)
     """Tokens of the prompt that are kept, from its end. Handbook: 512. None: all."""
+
+    def accumulation(self, devices: int) -> int:
+        if self.micro_tokens is None:
+            return super().accumulation(devices)
+        if self.batch % devices:
+            raise ValueError(f"batch={self.batch} is not a multiple of {devices} devices; set batch to one")
+        return 1
+
+    def rows_per_step(self, devices: int) -> int:
+        return self.micro_batch if self.micro_tokens is None else self.batch // devices
 
     @property
     def losses(self) -> dict[Loss, float]:

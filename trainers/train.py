@@ -61,6 +61,7 @@ def train(job: Job, key: str) -> Path:
         "compute": compute(settings),
         "threads": torch.get_num_threads(),
         "lean_head": getattr(trainer, "lean_head", None),
+        "not_shared": getattr(trainer, "not_shared", None),
         "seconds": {
             "prepare": round(prepared - start, 2),
             "train": round(trained - prepared, 2),
