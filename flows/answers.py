@@ -29,6 +29,12 @@ class Answers:
     receipts: dict[int, Receipt] = field(default_factory=dict)
     judged: dict[str, dict[int, Receipt]] = field(default_factory=dict)
     """Judge -> shard -> receipt."""
+    rounds: Mapping[str, int] = field(default_factory=dict)
+    """Prompt's id -> times the sampler's n that count; 1 where there is none. The folder may hold more."""
+
+    def wanted(self, prompt: str) -> int:
+        """Answers of a prompt that count."""
+        return self.sampler.n * self.rounds.get(prompt, 1)
 
     def completions(self, index: int) -> list[list[Completion]]:
         """Each prompt's completions in one shard, in the prompts' order; empty where a prompt was dropped.
@@ -38,9 +44,9 @@ class Answers:
         return [self.completions_of(row) for row in self.stage.rows(self.receipts[index])]
 
     def completions_of(self, row: Row) -> list[Completion]:
-        """One prompt's completions, as one row holds them."""
+        """One prompt's completions, as one row holds them; no more than are wanted."""
         name = {"model": self.sampler.name}
-        return [Completion.model_validate(answer | name) for answer in row.answers]
+        return [Completion.model_validate(answer | name) for answer in row.answers[: self.wanted(row.key)]]
 
     def judgements(self, index: int) -> dict[str, list[Judgement]]:
         """Every judge's judgements of one shard, by completion id; of other samplers' too where they share a stage."""
@@ -93,31 +99,54 @@ def stored(run: Run) -> list[Answers]:
                     if one is not None:
                         own.judged.setdefault(name, {})[index] = one
             index += 1
+    if run.recipe.rounds_at_most > 1:
+        rounds = _rounds_of(results[0], run.recipe.rounds_at_most)
+        for own in results:
+            own.rounds = rounds
     return results
 
 
-async def generate(prompt: Prompt, sampler: Sampler, asked: str, seed: int, chat: Chat) -> Row:
-    """One sampler's n answers to one prompt."""
+def _rounds_of(own: Answers, most: int) -> dict[str, int]:
+    """Prompt's id -> rounds that were asked, as the length of its row shows; `most` at most."""
+    rows = [row for receipt in own.receipts.values() for row in own.stage.rows(receipt)]
+    return {row.key: min(most, max(1, len(row.answers) // own.sampler.n)) for row in rows}
+
+
+async def generate(
+    prompt: Prompt,
+    sampler: Sampler,
+    asked: str,
+    seed: int,
+    chat: Chat,
+    wanted: int | None = None,
+    had: Sequence[dict[str, Any]] = (),
+) -> Row:
+    """One sampler's answers to one prompt: those it `had`, and as many more as are `wanted`; None: its n.
+
+    All are asked for in one request, so that the prompt is read once; a server that gives fewer than it was asked for
+    is asked for the rest. Where that fails, the row is left short with what it has, and the next run goes on.
+    """
     principle = draw_principle(sampler.principle, prompt.id, seed, asked)
     messages = with_principle(prompt, principle.text if principle else None)
-    request = Request(
-        messages=tuple(message.model_dump() for message in messages),
-        temperature=sampler.temperature,
-        top_p=sampler.top_p,
-        max_tokens=sampler.max_tokens,
-        n=sampler.n,
-        seed=seed_of(sampler.seed, asked, prompt.id),
-        stop=sampler.stop,
-    )
-    try:
-        reply = await chat(request)
-    except RequestFailed as why:
-        return Row(prompt.id, [], _dropped(prompt.id, "completions", why))
-    usages = reply.usage.split(len(reply.choices))
-    return Row(
-        prompt.id,
-        [
-            Completion(
+    answers = list(had)
+    wanted = sampler.n if wanted is None else wanted
+    while (first := len(answers)) < wanted:
+        request = Request(
+            messages=tuple(message.model_dump() for message in messages),
+            temperature=sampler.temperature,
+            top_p=sampler.top_p,
+            max_tokens=sampler.max_tokens,
+            n=wanted - first,
+            seed=seed_of(sampler.seed, asked, prompt.id, *((first,) if first else ())),
+            stop=sampler.stop,
+        )
+        try:
+            reply = await chat(request)
+        except RequestFailed as why:
+            return Row(prompt.id, answers, None if answers else _dropped(prompt.id, "completions", why))
+        usages = reply.usage.split(len(reply.choices))
+        for sample, (choice, usage) in enumerate(zip(reply.choices, usages, strict=True), start=first):
+            completion = Completion(
                 id=fingerprint(asked, prompt.id, sample),
                 prompt_id=prompt.id,
                 model=sampler.name,
@@ -129,10 +158,9 @@ async def generate(prompt: Prompt, sampler: Sampler, asked: str, seed: int, chat
                 principle_text=principle.text if principle else None,
                 seed=request.seed,
                 fingerprint=asked,
-            ).model_dump(mode="json")
-            for sample, (choice, usage) in enumerate(zip(reply.choices, usages, strict=True))
-        ],
-    )
+            )
+            answers.append(completion.model_dump(mode="json"))
+    return Row(prompt.id, answers)
 
 
 def with_principle(prompt: Prompt, principle: str | None) -> tuple[Message, ...]:

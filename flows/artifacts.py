@@ -88,8 +88,7 @@ def summary_text(content: dict[str, Any]) -> str:
         pairs = ", ".join(f"{n} {split}" for split, n in dataset["pairs"].items())
         lines.append(f"{'pairs':<12}{pairs}" + (f"  dropped: {dropped}" if dropped else ""))
     if best := content.get("best_of_n"):
-        rows = ", ".join(f"{n} {split}" for split, n in best["sft_rows"].items())
-        lines.append(f"{'best of n':<12}{rows}")
+        lines += best_of_n_lines(best)
     for name, model in content.get("models", {}).items():
         lines.append(f"{name:<12}{training_line(model)}")
     if evaluation := content.get("evaluation"):
@@ -105,6 +104,20 @@ def summary_text(content: dict[str, Any]) -> str:
         if key in content:
             lines.append(f"{key:<12}{content[key]}")
     return "\n".join(lines)
+
+
+def best_of_n_lines(best: dict[str, Any]) -> list[str]:
+    """What rejection sampling came to: rows, candidates used, and the mean of the best of k."""
+    rows = ", ".join(f"{n} {split}" for split, n in best["sft_rows"].items())
+    dropped = ", ".join(f"{n} {reason}" for reason, n in best["dropped"].items())
+    lines = [f"{'best of n':<12}{rows}" + (f"  dropped: {dropped}" if dropped else "")]
+    used = ", ".join(f"{count} of {n}" for n, count in best["n"].items())
+    candidates = best["candidates"]
+    lines.append(f"{'':<12}prompts by candidates: {used}; {candidates['duplicates']} of the same text")
+    curve = {point["k"]: point for point in best["curve"]}
+    marks = [k for k in sorted({1, 2, 4, 8, 16, 32, 64, 128, 256, *list(curve)[-1:]}) if k in curve]
+    shown = "  ".join(f"{k}: {curve[k]['value']:.3f}" for k in marks)
+    return [*lines, f"{'':<12}mean of the best of k  {shown}"] if marks else lines
 
 
 def training_line(model: dict[str, Any]) -> str:

@@ -6,9 +6,8 @@ answers side by side waits for them, shard by shard.
 """
 
 import asyncio
-import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from prefect import task
@@ -16,17 +15,14 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.answers import Answers, Case, cases_of, generate, judge_one, side_by_side, stages_of
 from flows.artifacts import progress_artifact
-from flows.facts import Facts
-from flows.inputs import gather_prompts, models_of
 from flows.progress import display
 from flows.run import Run, shards
 from flows.stage import fill, follow, together
 from judges.jury import Member
-from records.schema import Completion, Dropped, Prompt
+from records.schema import Completion, Prompt
 from records.store import Receipt, Row, Stage
 from serving.chat import Chat
 from serving.engine import Engine
-from serving.models import open_models
 from serving.settings import Sampler
 
 GENERATE, JUDGE = 1, 0
@@ -60,26 +56,39 @@ async def generate_shard(
     prompts: list[Prompt],
     chat: Chat,
     step: Step,
+    wanted: Callable[[str], int],
     hand_on: Callable[[Row], None] | None = None,
 ) -> Receipt:
-    """One sampler's answers to one shard of prompts; row i belongs to prompt i. Each is handed on as it comes."""
+    """One sampler's answers to one shard of prompts; row i belongs to prompt i. Each is handed on as it comes.
+
+    `wanted`: how many answers a prompt is to have; a row that has fewer is asked for the rest.
+    """
     keys = [prompt.id for prompt in prompts]
+
+    def short(row: Row) -> bool:
+        return row.dropped is None and len(row.answers) < wanted(row.key)
+
     if (receipt := stage.sealed(index, keys)) is not None:
-        step(len(keys))
-        if hand_on is not None:
-            for row in stage.rows(receipt):
-                hand_on(row)
-        return receipt
+        several = any(wanted(key) > 1 for key in keys)
+        rows = stage.rows(receipt) if several or hand_on is not None else []
+        if not any(map(short, rows)):
+            step(len(keys))
+            if hand_on is not None:
+                for row in rows:
+                    hand_on(row)
+            return receipt
     tell = hand_on or (lambda row: None)
     by_id = {prompt.id: prompt for prompt in prompts}
-    shard = stage.open(index, keys)
+    shard = stage.open(index, keys, without=short)
     step(shard.taken_over)
     for key in keys:
         if (row := shard.row(key)) is not None:
             tell(row)
 
     async def answer(key: str) -> Row:
-        row = await generate(by_id[key], sampler, stage.fingerprint, run.recipe.seed, chat)
+        before = shard.set_aside(key)
+        had = before.answers if before else ()
+        row = await generate(by_id[key], sampler, stage.fingerprint, run.recipe.seed, chat, wanted(key), had)
         tell(row)
         return row
 
@@ -114,7 +123,7 @@ async def judge_shard(
         keys = [
             key for p, answer in zip(prompts, answers, strict=True) for key in keys_of(p, answer.result())
         ]
-        receipt = stage.sealed(index, keys)
+        receipt = stage.sealed(index, keys, among=True)
         if receipt is not None and not set(again) & receipt.statuses.keys():
             step(len(keys))
             return receipt
@@ -142,8 +151,13 @@ async def answer_and_judge(
     judged: bool = True,
     identities: dict[str, dict[str, Any]] | None = None,
     again: Collection[str] = (),
+    rounds: Mapping[str, int] | None = None,
+    so_far: Sequence[Answers] = (),
 ) -> list[Answers]:
     """Every sampler's answers to every prompt, and every judge's verdicts on them. Resumes what is there.
+
+    `rounds`: prompt's id -> times each sampler's n answers that it is to have; 1 where there is none. `so_far`: what an
+    earlier call gave; only shards with prompts that are to have more since are gone through again.
 
     A judge that sees answers side by side starts on a shard as soon as every sampler has answered that shard.
 
@@ -154,9 +168,24 @@ async def answer_and_judge(
     recipe, members = run.recipe, run.recipe.jury.members if judged else ()
     gates = {sampler.name: asyncio.Semaphore(recipe.shards_in_flight) for sampler in samplers}
     results = stages_of(run, samplers, members, identities)
-    generating = {s.name: display().add(f"generate {s.name}", len(prompts)) for s in samplers}
-    answers = len(prompts) * sum(sampler.n for sampler in samplers)
-    rows = {"completion": answers, "prompt": len(prompts)}
+    chunks = list(shards(prompts, recipe.shard_size))
+    for own, before in zip(results, so_far, strict=False):
+        own.receipts, own.judged = dict(before.receipts), {n: dict(r) for n, r in before.judged.items()}
+    for own in results:
+        own.rounds = rounds or {}
+    if so_far:
+        chunks = [
+            (index, chunk)
+            for index, chunk in chunks
+            if any(results[0].wanted(prompt.id) != so_far[0].wanted(prompt.id) for prompt in chunk)
+        ]
+        for own in results:
+            for index, _ in chunks:
+                own.receipts.pop(index, None)
+    asked = [prompt for _, chunk in chunks for prompt in chunk]
+    generating = {s.name: display().add(f"generate {s.name}", len(asked)) for s in samplers}
+    answers = sum(own.wanted(prompt.id) for own in results for prompt in asked)
+    rows = {"completion": answers, "prompt": len(asked)}
     judging = {m.name: display().add(f"judge {m.name}", rows[m.scope] * len(m.aspects)) for m in members}
     apart = [member for member in members if member.scope == "completion"]
     loop = asyncio.get_running_loop()
@@ -190,7 +219,15 @@ async def answer_and_judge(
 
             async def answer() -> None:
                 own.receipts[index] = await generate_shard(
-                    run, own.sampler, own.stage, index, chunk, chat, step, hand_on if apart else None
+                    run,
+                    own.sampler,
+                    own.stage,
+                    index,
+                    chunk,
+                    chat,
+                    step,
+                    own.wanted,
+                    hand_on if apart else None,
                 )
                 if all(index in other.receipts for other in results):  # this is the last sampler of the shard
                     await together(judge_together(m, index, chunk) for m in members if m.scope == "prompt")
@@ -200,9 +237,7 @@ async def answer_and_judge(
             )
 
     async with progress_artifact():
-        await together(
-            one(own, index, chunk) for index, chunk in shards(prompts, recipe.shard_size) for own in results
-        )
+        await together(one(own, index, chunk) for index, chunk in chunks for own in results)
     for own in results:
         _check(f"sampler {own.sampler.name}", own.receipts.values(), recipe.max_failed)
     for member in members:
@@ -243,27 +278,3 @@ def _check_read(judge: str, receipts: Collection[Receipt], max_unjudged: float, 
             f"{max_unjudged} allows {allowed}; all are kept. `zephyr show` prints what was asked and answered; "
             "`zephyr judge --retry-failed` asks those again, another judge asks anew"
         )
-
-
-async def collect(
-    run: Run, facts: Facts, *, judged: bool = True, again: Collection[str] = ()
-) -> tuple[list[Prompt], list[Dropped], list[Answers]]:
-    """Prompts, answers and, if asked for, judgements of a run, with the stages' counts in the summary.
-
-    `again`: statuses whose judgements are asked anew.
-    """
-    prompts, dropped = gather_prompts(run)
-    began = time.monotonic()
-    async with open_models(models_of(run.recipe, judged=judged), run.servers, display().say) as engine:
-        answers = await answer_and_judge(
-            run, run.recipe.samplers, prompts, engine, judged=judged, again=again
-        )
-    seconds, asked = time.monotonic() - began, engine.usage.requests
-    completions = [receipt for own in answers for receipt in own.receipts.values()]
-    judgements = [r for member in run.recipe.jury.members for r in judge_receipts(answers, member.name)]
-    facts.put("prompts", {"rows": len(prompts), "dropped": dict(Counter(drop.reason for drop in dropped))})
-    facts.receipts("generate", completions)
-    if judged:
-        facts.receipts("judge", judgements)
-    facts.spent("generate and judge" if judged else "generate", seconds, asked)
-    return prompts, dropped, answers

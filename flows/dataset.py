@@ -2,19 +2,23 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 from flows.answers import Answers
 from flows.facts import Facts
 from flows.recipe import Recipe
 from flows.run import Run
 from judges.jury import Member, combine_prompt, leave_one_out
-from pairs.best_of_n import SftRow, best_of_n
+from pairs.best_of_n import SftRow, best_of_n, each_once, eligible, may_win
+from pairs.candidates import score_of
 from pairs.card import Card, CardModel, FunnelStep
 from pairs.dataset import DatasetReceipt, write_dataset
-from pairs.policies import Candidate, Selection, pair_all
+from pairs.gain import best_of_k
+from pairs.policies import Candidate, Paired, pair_all
 from pairs.preflight import Preflight, preflight
 from pairs.splits import SPLITS, Split
 from records.schema import Completion, Dropped, Judgement, Pair, Prompt
+from records.stats import mean
 
 
 class DatasetError(Exception):
@@ -29,12 +33,16 @@ class Judged:
     candidates: list[Candidate]
     judgements: dict[str, list[Judgement]]
     """By completion id."""
+    rounds: int = 1
+    """Times every sampler was asked for its n answers."""
 
 
 def judged_prompts(run: Run, prompts: list[Prompt], answers: list[Answers]) -> list[Judged]:
     """All answers of a run, joined by place and checked by id."""
     jury = run.recipe.jury
-    cases = [Judged(prompt, [], {}) for prompt in prompts]
+    rounds = answers[0].rounds if answers else {}
+    cases = [Judged(prompt, [], {}, rounds.get(prompt.id, 1)) for prompt in prompts]
+    per_round = {own.sampler.name: own.sampler.n for own in answers}
     wrote = {member.name: authors(run, member, answers) for member in jury.members}
     found: list[list[Completion]] = [[] for _ in prompts]
     for own in answers:
@@ -56,7 +64,8 @@ def judged_prompts(run: Run, prompts: list[Prompt], answers: list[Answers]) -> l
         scores = combine_prompt(case.judgements, jury, own)
         for completion in together:
             score = scores[completion.id]
-            case.candidates.append(Candidate(completion, score.value, score.spread, score.why))
+            number = completion.sample // per_round[completion.model] + 1
+            case.candidates.append(Candidate(completion, score.value, score.spread, score.why, number))
     return cases
 
 
@@ -90,11 +99,12 @@ def build_dataset(
     answers: list[Answers],
     facts: Facts,
     *,
-    pairs_too: bool = True,
+    of_winners: bool = False,
 ) -> Built:
     """Pairs and best-of-n rows of every split, checked, written to `dataset/` with a card.
 
-    Without `pairs_too` only the best-of-n rows and the prompts, to `best-of-n/`; a dataset with pairs stays as it is.
+    `of_winners`: only prompts with a winner, who is then the chosen of every pair; to `best-of-n/`, and `dataset/`
+    stays as it is.
 
     Raises:
         DatasetError: preflight found what would make a trained model meaningless.
@@ -107,17 +117,17 @@ def build_dataset(
     pairs: dict[Split, list[Pair]] = {}
     sft: dict[Split, list[SftRow]] = {}
     lost: list[Dropped] = []
-    settings = recipe.pairs
-    one = Selection(seed=settings.seed, chosen_may_be_cut_off=settings.chosen_may_be_cut_off)
+    without_pair: list[Dropped] = []
     for split, side in sides.items():
-        pairs[split], own = (
-            pair_all(((c.prompt, c.candidates) for c in side), settings) if pairs_too else ([], [])
-        )
-        lost += own
-        best = [best_of_n(case.prompt, case.candidates, one) for case in side]
+        best = [best_of_n(case.prompt, case.candidates, recipe.best_of_n, recipe.pairs) for case in side]
         sft[split] = [row for row in best if isinstance(row, SftRow)]
-        if not pairs_too:
+        if of_winners:
             lost += [row for row in best if isinstance(row, Dropped)]
+            pairs[split], own = winners_pairs(recipe, side, sft[split])
+            without_pair += own
+        else:
+            pairs[split], own = pair_all(((c.prompt, c.candidates) for c in side), recipe.pairs)
+            lost += own
     failures: dict[str, Counter[str]] = {sampler.name: Counter() for sampler in recipe.samplers}
     for case in cases:
         for each in case.candidates:
@@ -127,7 +137,7 @@ def build_dataset(
         split: [case.prompt for case in side] for split, side in sides.items()
     }
     found = preflight(pairs, sft=sft, prompts=asked, dropped=lost, judgements=failures)
-    if pairs_too:
+    if not of_winners:
         facts.put("preflight", found.model_dump(mode="json"))
     if len(recipe.jury.members) > 1:
         agreement = leave_one_out((case.judgements for case in cases), recipe.jury)
@@ -135,20 +145,64 @@ def build_dataset(
     if found.errors:
         raise DatasetError("the dataset was not written: " + "; ".join(found.errors))
     steps = funnel(cases, dropped, lost, pairs)
-    folder = run.folder / ("dataset" if pairs_too else "best-of-n")
+    folder = run.folder / ("best-of-n" if of_winners else "dataset")
     receipt = write_dataset(pairs, sft, asked, folder, _card(recipe, steps, found, facts.versions))
-    facts.put(
-        "dataset" if pairs_too else "best_of_n",
-        {
-            "digest": receipt.digest,
-            "rows": receipt.rows,
-            "pairs": {split: len(own) for split, own in pairs.items()},
-            "sft_rows": {split: len(own) for split, own in sft.items()},
-            "dropped": dict(Counter(drop.reason for drop in (*dropped, *lost))),
-            "funnel": [step.model_dump() for step in steps],
-        },
-    )
+    figures = {
+        "digest": receipt.digest,
+        "rows": receipt.rows,
+        "pairs": {split: len(own) for split, own in pairs.items()},
+        "sft_rows": {split: len(own) for split, own in sft.items()},
+        "dropped": dict(Counter(drop.reason for drop in (*dropped, *lost))),
+        "funnel": [step.model_dump() for step in steps],
+    }
+    if of_winners:
+        figures["without_pair"] = dict(Counter(drop.reason for drop in without_pair))
+        figures |= pool_figures(recipe, cases)
+    facts.put("best_of_n" if of_winners else "dataset", figures)
     return Built(receipt, pairs, sft, found, lost)
+
+
+def winners_pairs(recipe: Recipe, cases: list[Judged], rows: list[SftRow]) -> Paired:
+    """Pairs whose chosen is the prompt's winner and whose rejected is by the recipe's policy."""
+    winners = {row.prompt.id: row.completion.id for row in rows}
+    of_winners = [case for case in cases if case.prompt.id in winners]
+    made = pair_all(
+        ((case.prompt, each_once(case.candidates, recipe.pairs)) for case in of_winners), recipe.pairs
+    )
+    pairs = [pair for pair in made.pairs if pair.chosen.id == winners[pair.prompt.id]]
+    return Paired(pairs, made.dropped)
+
+
+def pool_figures(recipe: Recipe, cases: list[Judged]) -> dict[str, Any]:
+    """How many candidates prompts got, what became of them, and what the best of k of them scores.
+
+    `curve`: for each k the mean over prompts of the best of k, see `pairs.gain.best_of_k`; a prompt with fewer counts
+    with the best of all it has, as its sampling ended there. `reached`: prompts that have k.
+    """
+    pools = [eligible(case.candidates, recipe.pairs) for case in cases]
+    judged = [sum(c.score is not None for c in case.candidates) for case in cases]
+    every = [[score_of(c) for c in case.candidates if may_win(c, recipe.pairs)] for case in cases]
+    scores = [own for own in every if own]
+    ids = [case.prompt.id for case, own in zip(cases, every, strict=True) if own]
+    curve = []
+    for k in range(1, max(map(len, scores), default=0) + 1):
+        found = mean([best_of_k(own, min(k, len(own))) for own in scores], ids)
+        curve.append(
+            {"k": k, "reached": sum(len(own) >= k for own in scores)}
+            | (found.model_dump() if found else {"value": best_of_k(scores[0], min(k, len(scores[0])))})
+        )
+    asked = [len(case.candidates) for case in cases]
+    return {
+        "candidates": {
+            "asked": sum(asked),
+            "unjudged": sum(asked) - sum(judged),
+            "cut_off_or_empty": sum(judged) - sum(map(len, every)),
+            "duplicates": sum(map(len, every)) - sum(map(len, pools)),
+        },
+        "n": {str(n): count for n, count in sorted(Counter(asked).items())},
+        "rounds": {str(n): count for n, count in sorted(Counter(case.rounds for case in cases).items())},
+        "curve": curve,
+    }
 
 
 def funnel(

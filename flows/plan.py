@@ -69,9 +69,11 @@ def plan(run: Run) -> Plan:
         return (tokens_in * served.price_in + tokens_out * served.price_out) / 1e6
 
     for sampler in recipe.samplers:
-        held = run.completions_stage(sampler).held()
-        missing = [prompt for prompt in prompts if prompt.id not in held]
-        tokens_in, tokens_out = _tokens(missing), len(missing) * sampler.n * sampler.max_tokens
+        rows = run.completions_stage(sampler).find([prompt.id for prompt in prompts])
+        there = {key: sampler.n if row.dropped else len(row.answers) for key, row in rows.items()}
+        missing = [prompt for prompt in prompts if there.get(prompt.id, 0) < sampler.n]
+        new = sum(sampler.n - there.get(prompt.id, 0) for prompt in missing)
+        tokens_in, tokens_out = _tokens(missing), new * sampler.max_tokens
         cost = price(sampler.model, tokens_in, tokens_out)
         lines.append(
             Line(
@@ -139,6 +141,12 @@ def plan_text(run: Run) -> str:
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
+    if run.recipe.rounds_at_most > 1:
+        lines.append(
+            f"best of n: one round is counted; there are up to {run.recipe.rounds_at_most}, until each prompt has "
+            f"{run.recipe.best_of_n.max_n} candidates"
+            + (" or enough" if run.recipe.best_of_n.stop_gain is not None else "")
+        )
     for kind, figures in found.training.items():
         lines.append(f"train {kind}: at most {figures['steps_at_most']} steps of {figures['batch']}")
     if run.recipe.evaluation:

@@ -1,4 +1,4 @@
-"""Prompts in, preference dataset out: the flows over completions and judgements. What they share is in `collect`."""
+"""Prompts in, preference dataset out: the flows over completions and judgements. What they share is in `pool`."""
 
 from pathlib import Path
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 from prefect import flow
 
 from flows.artifacts import publish_summary
-from flows.collect import collect
 from flows.dataset import build_dataset
 from flows.facts import Facts
+from flows.pool import collect
 from flows.recipe import Recipe
 from flows.run import Run
 
@@ -49,7 +49,7 @@ async def reject_sampling(
     with Run.opened(recipe, out, store) as run:
         facts = Facts.of(run)
         prompts, dropped, answers = await collect(run, facts)
-        build_dataset(run, prompts, dropped, answers, facts, pairs_too=False)
+        build_dataset(run, prompts, dropped, answers, facts, of_winners=True)
         await publish_summary(facts)
         return facts.content
 

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from judges import JudgeSettings, Jury, panel
 from judges.jury import Member
 from judges.minimum import JudgeMinimum
+from pairs.best_of_n import BestOfN
 from pairs.policies import PairSettings
 from pairs.splits import SplitSettings
 from prompts.principle import wordings
@@ -68,6 +69,8 @@ class Recipe(Strict):
     judge_minimum: JudgeMinimum | None = Field(default=None, json_schema_extra={"position": 6})
     """What the judge must have shown on labels of people, by a stored card; a run with a judge below it is refused."""
     pairs: PairSettings = Field(default=PairSettings(), json_schema_extra={"position": 7})
+    best_of_n: BestOfN = Field(default=BestOfN(), json_schema_extra={"position": 7})
+    """The best answer of each prompt, for SFT, and further rounds of answers for `pairs` too."""
     training: TrainingPlan | None = Field(default=None, json_schema_extra={"position": 8})
     evaluation: Evaluation | None = Field(default=None, json_schema_extra={"position": 9})
     shard_size: int = Field(default=500, ge=1, json_schema_extra={"position": 10})
@@ -147,12 +150,39 @@ class Recipe(Strict):
             raise ValueError(
                 "evaluation: compares a model before and after training, and `training` is missing"
             )
+        self._rounds_fit()
         if sum(sampler.n for sampler in self.samplers) < self.pairs.min_completions:
             raise ValueError(
                 f"samplers: {sum(s.n for s in self.samplers)} answers per prompt, pairs.min_completions wants "
                 f"{self.pairs.min_completions}; add a sampler or set n: 2"
             )
         return self
+
+    def _rounds_fit(self) -> None:
+        """Whether `best_of_n` is reached in whole rounds.
+
+        Raises:
+            ValueError: it is not; says which numbers are.
+        """
+        settings, each = self.best_of_n, sum(sampler.n for sampler in self.samplers)
+        if settings.max_n is None:
+            if settings.stop_gain is not None:
+                raise ValueError(
+                    f"best_of_n.stop_gain={settings.stop_gain} ends further rounds, and best_of_n.max_n allows none; "
+                    f"set max_n to a multiple of {each}"
+                )
+        elif settings.max_n % each:
+            lower = settings.max_n // each * each
+            raise ValueError(
+                f"best_of_n.max_n={settings.max_n} is no multiple of the {each} candidates of a round (the samplers' n "
+                f"together); set it to {f'{lower} or ' if lower else ''}{lower + each}, or change a sampler's n"
+            )
+
+    @property
+    def rounds_at_most(self) -> int:
+        """Times every sampler is asked for its n answers to a prompt."""
+        each = sum(sampler.n for sampler in self.samplers)
+        return (self.best_of_n.max_n or each) // each
 
     @staticmethod
     def _serves(member: Member, model: Model) -> None:
@@ -182,8 +212,11 @@ class Recipe(Strict):
         return panel(self.judge)
 
     def asked(self, sampler: Sampler, identity: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Everything that decides one sampler's answers besides the prompt: its fingerprint's content."""
-        fields = sampler.model_dump(mode="json", exclude={"name", "model"})
+        """Everything that decides one sampler's answers besides the prompt: its fingerprint's content.
+
+        How many there are is not in it: a larger n is asked only for the answers that are new.
+        """
+        fields = sampler.model_dump(mode="json", exclude={"name", "model", "n"})
         if sampler.principle is not None:
             names = [sampler.principle] if isinstance(sampler.principle, str) else sorted(sampler.principle)
             fields["principle_texts"] = {name: wordings(name) for name in names}

@@ -45,7 +45,8 @@ class Jury(Strict):
     mean over the prompt's completions, in standard deviations, so that a generous and a strict member count alike;
     scores, margins and spreads are then in such units. Reward models have no scale and need `prompt`."""
     exclude_own: bool = False
-    """Leaves out a member's judgements of completions that its own model wrote."""
+    """Leaves out a member's judgements of completions that its own model wrote. With several members it needs
+    standardise: prompt, or some answers' scores would be means over other members than their siblings'."""
 
     @model_validator(mode="after")
     def _names_are_members(self) -> "Jury":
@@ -62,6 +63,12 @@ class Jury(Strict):
         unscaled = [member.name for member in self.members if isinstance(member, RewardModel)]
         if unscaled and self.standardise == "none":
             raise ValueError(f"members {unscaled} have no scale; set standardise: prompt")
+        if self.exclude_own and len(names) > 1 and self.standardise == "none":
+            raise ValueError(
+                f"exclude_own=True with standardise='none': an answer that one of {names} leaves out would have a mean "
+                "over other members than its siblings', and members differ in how much they give; set standardise: "
+                "prompt"
+            )
         return self
 
 

@@ -27,6 +27,8 @@ class Candidate:
     """Standard deviation of the score, in points."""
     why: str = ""
     """The judgement's status when there is no score."""
+    round: int = 1
+    """The sampling round that it came in, from 1."""
 
     def __post_init__(self) -> None:
         if self.score is not None and not math.isfinite(self.score):

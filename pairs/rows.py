@@ -32,6 +32,9 @@ COLUMNS: dict[str, Any] = {
     "chosen_id": TEXT,
     "rejected_id": TEXT,
     "n": "int64",
+    "winner": "int64",
+    "lead": NUMBER,
+    "round": "int64",
     "scores": [("completion_id", TEXT), ("model", TEXT), ("score", NUMBER)],
 }
 VIEWS: dict[str, dict[str, Any]] = {
@@ -57,6 +60,9 @@ def pair_row(pair: Pair) -> Row:
         "chosen_id": pair.chosen.id,
         "rejected_id": pair.rejected.id,
         "n": None,
+        "winner": None,
+        "lead": None,
+        "round": None,
         "scores": None,
     }
 
@@ -75,6 +81,9 @@ def sft_row(row: SftRow, pair: Pair | None) -> Row:
             "chosen_model": row.completion.model,
             "chosen_id": row.completion.id,
             "n": row.n,
+            "winner": row.winner,
+            "lead": row.lead,
+            "round": row.round,
             "scores": [scored.model_dump() for scored in row.scores],
         }
     )

@@ -143,21 +143,25 @@ class Stage:
         """
         return Shard(self, index, keys, without)
 
-    def sealed(self, index: int, keys: Sequence[str]) -> Receipt | None:
+    def sealed(self, index: int, keys: Sequence[str], *, among: bool = False) -> Receipt | None:
         """The receipt of a sealed shard that answers exactly these keys and has nothing left to ask again.
 
-        One with a journal beside it is not closed: rows of it were being asked again when the run ended.
+        `among`: it may answer others too. One with a journal beside it is not closed: rows of it were being asked
+        again when the run ended.
 
         Raises:
             StoreError: the shard's file is gone or is not the one that was sealed.
         """
         receipt = self.receipt(index)
-        if receipt is None or receipt.key_digest != digest(list(keys)) or RETRYABLE & receipt.dropped.keys():
+        if receipt is None or RETRYABLE & receipt.dropped.keys():
             return None
         if (self.journals / f"{index:05d}.jsonl").exists():
             return None
-        self._bytes(receipt)
-        return receipt
+        same = receipt.key_digest == digest(list(keys))
+        if not same and not among:
+            return None
+        data = self._bytes(receipt)
+        return receipt if same or set(keys) <= set(_final_keys(data)) else None
 
     def receipt(self, index: int) -> Receipt | None:
         path = f"{self.folder}/{index:05d}.json"
@@ -271,6 +275,7 @@ class Shard:
         self.stage, self.index, self._without = stage, index, without
         self.keys: list[str] = []
         self._rows: dict[str, Row] = {}
+        self._set_aside: dict[str, Row] = {}
         self._wanted: set[str] = set()
         self.path = stage.journals / f"{index:05d}.jsonl"
         self._inherited = cut_torn_line(self.path)
@@ -292,7 +297,9 @@ class Shard:
             )
         found = self.stage.find(keys)
         if self._without is not None:
-            found = {key: row for key, row in found.items() if not self._without(row)}
+            aside = {key: row for key, row in found.items() if self._without(row)}
+            self._set_aside |= aside
+            found = {key: row for key, row in found.items() if key not in aside}
         self._rows |= found
         return [key for key in keys if key not in self._rows]
 
@@ -309,6 +316,10 @@ class Shard:
     def row(self, key: str) -> Row | None:
         """What a key got, if it got anything yet."""
         return self._rows.get(key)
+
+    def set_aside(self, key: str) -> Row | None:
+        """The row that is there for a key and is asked again all the same, see `Stage.open`."""
+        return self._set_aside.get(key)
 
     def put(self, row: Row) -> None:
         """Keep one answer. It survives the process from here on, and a power cut after the next `sync`.
@@ -396,12 +407,11 @@ class Shard:
         old, name = self.stage.receipt(self.index), f"{self.index:05d}.parquet"
         if old is None or old.digest == new.digest:
             return None
-        if old.key_digest != new.key_digest:  # it holds answers to other keys too, and stays
+        rows = self.stage.rows(old)
+        if any(row.key not in self._rows for row in rows):  # it holds answers to other keys too, and stays
             self.stage.held().renamed(name, f"{self.stage._retire(old)}.parquet")
             return None
-        replaces = any(
-            row.answers and row.answers != self._rows[row.key].answers for row in self.stage.rows(old)
-        )
+        replaces = any(row.answers != self._rows[row.key].answers[: len(row.answers)] for row in rows)
         return _Kept(self.stage._retire(old), replaces)
 
     def _let_go_of_journal(self) -> None:

@@ -122,10 +122,12 @@ def _begun(request: Request, dialect: Dialect) -> list[dict[str, str]]:
 
 
 def read_reply(data: dict[str, Any], wanted: int, prefix: str = "") -> Reply:
-    """What the server answered. `prefix`: the given beginning; some servers repeat it, and it is taken off.
+    """What the server answered: `wanted` choices, or fewer where it does not honour `n`; the caller asks for the rest.
+
+    `prefix`: the given beginning; some servers repeat it, and it is taken off.
 
     Raises:
-        Retry: not a whole answer: fields missing, too few choices, or a request the server aborted.
+        Retry: not a whole answer: fields missing, no choice or too many, or a request the server aborted.
     """
     try:
         usage = data.get("usage") or {}
@@ -142,7 +144,7 @@ def read_reply(data: dict[str, Any], wanted: int, prefix: str = "") -> Reply:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise Retry("malformed") from error
-    if len(choices) != wanted:
+    if not 1 <= len(choices) <= wanted:
         raise Retry("malformed")
     if any(choice.finish_reason in ("abort", "error") for choice in choices):
         raise Retry("abort")

@@ -54,7 +54,8 @@ class Fake:
 
 
 @contextmanager
-def fake_model(answer: Callable[[Body], Reply]) -> Iterator[Fake]:
+def fake_model(answer: Callable[[Body], Reply], *, honours_n: bool = True) -> Iterator[Fake]:
+    """`honours_n=False`: of a list there are as many choices as it has texts."""
     asked: list[Body] = []
     paths: list[str] = []
     lock = threading.Lock()
@@ -94,7 +95,8 @@ def fake_model(answer: Callable[[Body], Reply]) -> Iterator[Fake]:
                 top = [{"token": token, "logprob": value} for token, value in reply.logprobs.items()]
                 choice["logprobs"] = {"content": [{"token": reply.text, "logprob": 0.0, "top_logprobs": top}]}
             words = sum(len(message["content"].split()) for message in body["messages"])
-            choices = [dict(choice, index=i) for i in range(body.get("n", 1))]
+            count = body.get("n", 1) if honours_n or texts is None else len(texts)
+            choices = [dict(choice, index=i) for i in range(count)]
             for one, text in zip(choices, texts or (), strict=False):
                 one["message"] = {"role": "assistant", "content": text}
             self._send(

@@ -241,6 +241,7 @@ async def test_a_judge_leaves_out_what_its_own_model_wrote(tmp_path: Path, promp
         endpoint = {"kind": "endpoint", "base_url": fake.url, "dialect": "vllm"}
         models = {name: {**endpoint, "model": name} for name in ("fake", "other")}
         jury = {"kind": "jury", "members": [CRITIQUE, {"kind": "rules"}], "exclude_own": True}
+        jury["standardise"] = "prompt"
         two = [
             {"name": "own", "model": "fake", "max_tokens": 32},
             {"name": "foreign", "model": "other", "max_tokens": 32},
@@ -248,10 +249,12 @@ async def test_a_judge_leaves_out_what_its_own_model_wrote(tmp_path: Path, promp
         settings = recipe(fake.url, prompt_file, models=models, samplers=two, judge=jury)
         await judge_responses(settings, tmp_path)
         record = show(Run.at(settings, tmp_path), None)
-    for completion in record["completions"]:
-        units = {
-            j["judge"]: (j["score"] - j["low"]) / (j["high"] - j["low"]) for j in completion["judgements"]
-        }
-        wanted = units["rules"] if completion["model"] == "own" else (units["rules"] + units["critique"]) / 2
-        assert completion["score"] == pytest.approx(wanted)
+    rules = {
+        c["model"]: next(j["score"] for j in c["judgements"] if j["judge"] == "rules")
+        for c in record["completions"]
+    }
+    sign = (rules["own"] > rules["foreign"]) - (rules["own"] < rules["foreign"])
+    scores = {c["model"]: c["score"] for c in record["completions"]}
+    assert scores["own"] == pytest.approx(sign), "one deviation from the mean of two, by rules alone"
+    assert scores["foreign"] == pytest.approx(-sign / 2), "critique has one answer left and compares nothing"
     assert json.dumps(record)

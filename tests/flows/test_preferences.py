@@ -8,7 +8,7 @@ import pytest
 
 from flows.collect import StageFailed
 from flows.dataset import DatasetError
-from flows.preferences import build_preferences, generate_responses, reject_sampling
+from flows.preferences import build_preferences, generate_responses
 from flows.recipe import Recipe
 from flows.run import Run
 from flows.show import show, show_text
@@ -213,16 +213,6 @@ async def test_one_record_is_shown_at_every_stage(tmp_path: Path, prompt_file: P
     judged = record["completions"][0]["judgements"]
     assert {judgement["judge"] for judgement in judged} == {"rules", "rating"}
     assert record["completions"][0]["text"] in next(j["prompt"] for j in judged if j["judge"] == "rating")
-
-
-async def test_the_best_of_n_samples_become_rows_for_sft(tmp_path: Path, prompt_file: Path):
-    with fake_model(lambda body: answer(body)) as fake:
-        one = [{"name": "many", "model": "fake", "temperature": 1.0, "max_tokens": 32, "n": 4}]
-        result = await reject_sampling(recipe(fake.url, prompt_file, samplers=one), tmp_path)
-    assert kinds(fake.asked)[0] == 12, "n answers from one request"
-    assert result["best_of_n"]["sft_rows"]["train"] > 0
-    assert (tmp_path / "flowtest/best-of-n/trl_sft/train.parquet").exists()
-    assert not (tmp_path / "flowtest/dataset").exists(), "a preference dataset is left as it is"
 
 
 async def test_judgements_go_where_the_store_is(

@@ -138,16 +138,27 @@ def test_without_standardising_a_prompts_scores_are_those_of_its_completions():
 
 
 def test_a_member_does_not_judge_what_its_own_model_wrote():
-    jury = Jury(members=(RATING, Rules()), exclude_own=True)
-    judged = {
-        id: [judgement("rating", 5.0, low=1, high=5), judgement("rules", 0.0)] for id in ("mine", "other")
-    }
+    jury = Jury(members=(RATING, Rules()), exclude_own=True, standardise="prompt")
+    judged = ratings(mine=5.0, good=5.0, bad=1.0)
+    for id, score in (("mine", 0.0), ("good", 1.0), ("bad", 0.5)):
+        judged[id].append(judgement("rules", score))
     found = combine_prompt(judged, jury, {"rating": ["mine"]})
-    assert (found["mine"].value, found["other"].value) == (0.0, 0.5)
+    assert found["mine"].value == pytest.approx(-((3 / 2) ** 0.5)), "rules alone, as far below their mean"
+    assert found["good"].value == pytest.approx((1 + (3 / 2) ** 0.5) / 2), (
+        "rating compares good and bad alone"
+    )
     found = combine_prompt(judged, jury.model_copy(update={"exclude_own": False}), {"rating": ["mine"]})
-    assert found["mine"].value == 0.5
+    assert found["mine"].value > -0.5
     alone = Jury(members=(RATING,), exclude_own=True)
     assert combine_prompt(ratings(mine=5.0), alone, {"rating": ["mine"]})["mine"].why == "no judge applies"
+
+
+def test_leaving_a_member_out_of_a_mean_of_other_scales_is_refused():
+    """A generous rating left out of one answer would put it below siblings that are worse."""
+    with pytest.raises(
+        ValueError, match=r"exclude_own=True with standardise='none'.*set standardise: prompt"
+    ):
+        Jury(members=(RATING, Rules()), exclude_own=True)
 
 
 def test_a_juror_that_stands_alone_is_seen_without_labels():

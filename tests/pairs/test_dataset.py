@@ -7,10 +7,10 @@ import datasets
 import pytest
 import yaml
 
-from pairs.best_of_n import SftRow, best_of_n
+from pairs.best_of_n import BestOfN, SftRow, best_of_n
 from pairs.card import Card, CardModel, FunnelStep, render_card, size_category
 from pairs.dataset import DatasetReceipt, write_dataset
-from pairs.policies import PairSettings, Selection, pair_all
+from pairs.policies import PairSettings, pair_all
 from pairs.preflight import preflight
 from pairs.splits import Split
 from records.schema import Prompt
@@ -36,7 +36,7 @@ def parts(train: int = 6, test: int = 2) -> tuple[Any, Any, Any]:
         split: pair_all(cases, PairSettings(policy="best_vs_worst")).pairs for split, cases in sides.items()
     }
     rows = {
-        split: [best_of_n(asked, found, Selection()) for asked, found in cases[: train - 1]]
+        split: [best_of_n(asked, found, BestOfN(ties="random")) for asked, found in cases[: train - 1]]
         for split, cases in sides.items()
     }
     sft = {split: [row for row in found if isinstance(row, SftRow)] for split, found in rows.items()}

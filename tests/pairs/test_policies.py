@@ -8,8 +8,7 @@ from collections import Counter
 import pytest
 from pydantic import ValidationError
 
-from pairs.best_of_n import SftRow, best_of_n
-from pairs.policies import Candidate, PairSettings, Policy, Selection, make_pairs, pair_all
+from pairs.policies import Candidate, PairSettings, Policy, make_pairs, pair_all
 from records.schema import Dropped, Pair
 from tests.pairs.examples import candidates, completion, prompt
 
@@ -21,7 +20,7 @@ def models(made: list[Pair] | Dropped) -> list[tuple[str, str]]:
     return sorted((p.chosen.model, p.rejected.model) for p in made)
 
 
-def reason(made: list[Pair] | SftRow | Dropped) -> str:
+def reason(made: list[Pair] | Dropped) -> str:
     assert isinstance(made, Dropped), made
     return made.reason
 
@@ -226,31 +225,8 @@ def test_a_candidate_of_another_prompt_or_one_twice_is_a_fault():
         candidates(asked, [float("nan")])
 
 
-def test_best_of_n_keeps_every_score_and_agrees_with_the_pairs():
-    for i in range(50):
-        asked = prompt(f"question {i}")
-        found = candidates(asked, [2, None, 4, 4])
-        row = best_of_n(asked, found, Selection())
-        assert isinstance(row, SftRow)
-        assert row.n == 3 and [s.score for s in row.scores] == [4, 4, 2] and row.score == 4
-        made = make_pairs(asked, found, PairSettings(policy="best_vs_worst"))
-        assert isinstance(made, list) and made[0].chosen == row.completion
-        assert [m.role for m in row.messages] == ["user", "assistant"]
-
-
-def test_best_of_one_is_that_one_and_best_of_identical_is_none():
-    asked = prompt()
-    row = best_of_n(asked, candidates(asked, [2]), Selection())
-    assert isinstance(row, SftRow) and row.n == 1 and row.completion.model == "m0"
-    same = [Candidate(completion(asked, m, "Yes."), s) for m, s in [("a", 1), ("b", 5)]]
-    assert reason(best_of_n(asked, same, Selection())) == "identical"
-    assert reason(best_of_n(asked, candidates(asked, [None]), Selection())) == "unjudged"
-    assert reason(best_of_n(asked, candidates(asked, [3, 2], cut=[0, 1]), Selection())) == "cut_off"
-
-
 def test_importing_the_policies_loads_nothing_heavy():
     heavy = {"numpy", "pandas", "pyarrow", "datasets", "torch", "transformers"}
-    code = (
-        f"import sys, pairs.policies, pairs.preflight, pairs.dataset; assert not {heavy} & set(sys.modules)"
-    )
+    names = "pairs.policies, pairs.preflight, pairs.dataset, pairs.gain"
+    code = f"import sys, {names}; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,90 @@
+"""All candidates of a recipe's prompts: answered and judged, and where more are worth it, answered and judged again.
+
+Each round asks every sampler for its n answers once more, for the prompts that go on; `pairs.gain` says which. What
+a round decides depends on the rounds before it alone, so a run that was stopped, or a recipe that allows more, goes
+the same way again without asking and goes on from there.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Collection
+
+from flows.answers import Answers
+from flows.collect import answer_and_judge, judge_receipts
+from flows.dataset import Judged, judged_prompts
+from flows.facts import Facts
+from flows.inputs import gather_prompts, models_of
+from flows.progress import display
+from flows.run import Run
+from pairs.best_of_n import distinct, may_win
+from pairs.candidates import score_of
+from pairs.gain import expected_gain, pool_of
+from records.schema import Dropped, Prompt
+from serving.engine import Engine
+from serving.models import open_models
+
+
+async def collect(
+    run: Run, facts: Facts, *, judged: bool = True, again: Collection[str] = ()
+) -> tuple[list[Prompt], list[Dropped], list[Answers]]:
+    """Prompts, answers and, if asked for, judgements of a run, with the stages' counts in the summary.
+
+    `again`: statuses whose judgements are asked anew.
+    """
+    prompts, dropped = gather_prompts(run)
+    began = time.monotonic()
+    async with open_models(models_of(run.recipe, judged=judged), run.servers, display().say) as engine:
+        answers = await in_rounds(run, prompts, engine, judged=judged, again=again)
+    seconds, asked = time.monotonic() - began, engine.usage.requests
+    completions = [receipt for own in answers for receipt in own.receipts.values()]
+    judgements = [r for member in run.recipe.jury.members for r in judge_receipts(answers, member.name)]
+    facts.put("prompts", {"rows": len(prompts), "dropped": dict(Counter(drop.reason for drop in dropped))})
+    facts.receipts("generate", completions)
+    if judged:
+        facts.receipts("judge", judgements)
+    facts.spent("generate and judge" if judged else "generate", seconds, asked)
+    return prompts, dropped, answers
+
+
+async def in_rounds(
+    run: Run, prompts: list[Prompt], engine: Engine, *, judged: bool = True, again: Collection[str] = ()
+) -> list[Answers]:
+    """Answers and judgements, with as many rounds for each prompt as the recipe's `best_of_n` finds worth it."""
+    recipe = run.recipe
+    answers = await answer_and_judge(run, recipe.samplers, prompts, engine, judged=judged, again=again)
+    rounds: dict[str, int] = {}
+    for number in range(2, recipe.rounds_at_most + 1) if judged else ():
+        going = going_on(run, judged_prompts(run, prompts, answers))
+        if not going:
+            break
+        display().say(f"round {number}: {len(going)} of {len(prompts)} prompts get more candidates")
+        rounds = rounds | dict.fromkeys(going, number)
+        answers = await answer_and_judge(
+            run, recipe.samplers, prompts, engine, again=again, rounds=rounds, so_far=answers
+        )
+    return answers
+
+
+def going_on(run: Run, cases: list[Judged]) -> list[str]:
+    """Ids of the prompts for which a further round is worth it.
+
+    A prompt that has stopped stays so: it has fewer candidates than those that went on.
+    """
+    recipe, settings = run.recipe, run.recipe.best_of_n
+    most = max((case.rounds for case in cases), default=1)
+    pools = [[c for c in case.candidates if may_win(c, recipe.pairs)] for case in cases]
+    scores = [[score_of(c) for c in own] for own in pools]
+    if settings.stop_gain is None:
+        return [case.prompt.id for case in cases if case.rounds == most]
+    pool, top = pool_of(scores), 1.0 if recipe.jury.standardise == "none" else None
+    more = sum(sampler.n for sampler in recipe.samplers)
+    going: list[str] = []
+    for case, candidates, own in zip(cases, pools, scores, strict=True):
+        if case.rounds < most:
+            continue
+        few = len(distinct(candidates)) < settings.min_completions
+        # of further answers, too, some will be cut off or without a score
+        usable = more * len(own) / max(1, len(case.candidates))
+        if few or expected_gain(own, usable, pool, top) >= settings.stop_gain:
+            going.append(case.prompt.id)
+    return going
