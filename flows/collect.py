@@ -16,6 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.answers import Answers, Case, cases_of, generate, judge_one, side_by_side, stages_of
 from flows.artifacts import progress_artifact
 from flows.progress import display
+from flows.readings import Readings
 from flows.run import Run, shards
 from flows.stage import fill, follow, together
 from judges.jury import Member
@@ -187,15 +188,18 @@ async def answer_and_judge(
     answers = sum(own.wanted(prompt.id) for own in results for prompt in asked)
     rows = {"completion": answers, "prompt": len(asked)}
     judging = {m.name: display().add(f"judge {m.name}", rows[m.scope] * len(m.aspects)) for m in members}
+    readings = Readings(run.folder, recipe.models)
     apart = [member for member in members if member.scope == "completion"]
     loop = asyncio.get_running_loop()
 
     async def judge(
         whose: Sequence[Answers], member: Member, index: int, chunk: list[Prompt], those: list[Coming]
     ) -> None:
-        asks = engine.chat(member.asks, JUDGE) if member.asks else None
         name = whose[0].sampler.name if member.scope == "completion" else "all"
         stage, step = whose[0].judge_stages[member.name], judging[member.name]
+        asks = None
+        if member.asks:
+            asks = readings.chat(member.name, member.asks, stage, engine.chat(member.asks, JUDGE))
         receipt = await judge_shard(member, name, stage, index, chunk, those, asks, step, again)
         for own in whose:
             own.judged.setdefault(member.name, {})[index] = receipt

@@ -21,6 +21,7 @@ from flows.collect import JUDGE, SHARD, StageFailed
 from flows.facts import versions
 from flows.gold import Asked, ask, cost_of, judged_items, plan
 from flows.progress import display
+from flows.readings import Readings
 from flows.stage import fill
 from flows.subject import Subject, model_name
 from judges.canaries import best_of
@@ -75,12 +76,14 @@ async def ask_all(subject: Subject, members: Sequence[Asked], folder: Path) -> d
         StageFailed: too many requests failed on the way to the model; what was answered is kept.
     """
     receipts: dict[str, list[Receipt]] = {}
-    began = time.monotonic()
+    began, readings = time.monotonic(), Readings(folder, subject.models)
     async with open_models(subject.served, folder / "servers", display().say) as engine:
         try:
             for own in members:
                 name, keys = model_name(own.member), list(own.questions)
-                chat = engine.chat(name, JUDGE) if name else None
+                chat = None
+                if name:
+                    chat = readings.chat(own.member.name, name, own.stage, engine.chat(name, JUDGE))
                 receipts[own.member.name] = [
                     await judge_gold_shard(own, index, keys[start : start + SHARD_ROWS], chat)
                     for index, start in enumerate(range(0, len(keys), SHARD_ROWS))
@@ -136,6 +139,7 @@ async def judge_card(
             statuses=status_counts({own.member.name: own.statuses() for own in members}),
             cost=cost_of(subject, members, receipts).model_copy(update={"seconds": seconds_spent(folder)}),
             own=own_names,
+            dialects=Readings(folder, subject.models).known,
             versions=versions(),
             date=datetime.date.today().isoformat(),
         )

@@ -15,6 +15,7 @@ from flows.dataset import Judged, judged_prompts
 from flows.facts import Facts
 from flows.inputs import gather_prompts, models_of
 from flows.progress import display
+from flows.readings import Readings
 from flows.run import Run
 from pairs.best_of_n import distinct, may_win
 from pairs.candidates import score_of
@@ -42,6 +43,8 @@ async def collect(
     facts.receipts("generate", completions)
     if judged:
         facts.receipts("judge", judgements)
+        if known := Readings(run.folder, run.recipe.models).known:
+            facts.put("dialects", known)
     facts.spent("generate and judge" if judged else "generate", seconds, asked)
     return prompts, dropped, answers
 

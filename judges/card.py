@@ -104,6 +104,8 @@ class Card(Strict):
     margins: tuple[AtMargin, ...]
     canaries: tuple[Canary, ...]
     cost: Cost
+    dialects: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """How each model was asked and read, see `serving.way`."""
     versions: dict[str, str] = Field(default_factory=dict)
     date: str = ""
 
@@ -134,6 +136,7 @@ def make_card(
     statuses: dict[str, dict[str, int]],
     cost: Cost,
     own: Collection[str] = (),
+    dialects: dict[str, dict[str, Any]] | None = None,
     versions: dict[str, str] | None = None,
     date: str = "",
 ) -> Card:
@@ -176,6 +179,7 @@ def make_card(
         margins=by_margin(pairs),
         canaries=canary_rates(judged),
         cost=cost.model_copy(update={"usable_pairs": usable}),
+        dialects=dialects or {},
         versions=versions or {},
         date=date,
     )

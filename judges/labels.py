@@ -32,9 +32,15 @@ def ask_label(
         return Request(
             messages, 1.0, top_p=1.0, max_tokens=4, n=samples, prefix=prefix, choices=tuple(labels)
         )
-    choices = tuple(labels) if constrained else ()
     return Request(
-        messages, 0.0, top_p=1.0, max_tokens=1, prefix=prefix, choices=choices, top_logprobs=top_logprobs
+        messages,
+        0.0,
+        top_p=1.0,
+        max_tokens=1,
+        prefix=prefix,
+        choices=tuple(labels) if constrained else (),
+        labels=tuple(labels),
+        top_logprobs=top_logprobs,
     )
 
 
@@ -44,7 +50,9 @@ def read_label(reply: Reply, labels: Sequence[str], *, samples: int, min_mass: f
     Raises:
         Unread: refused, no log-probabilities, or too little of them on the labels.
     """
-    return sample_shares(reply, labels) if samples else token_shares(reply.choices[0], labels, min_mass)
+    if samples or len(reply.choices) > 1:  # drawn instead, by an endpoint without log-probabilities
+        return sample_shares(reply, labels)
+    return token_shares(reply.choices[0], labels, min_mass)
 
 
 def token_shares(choice: Choice, labels: Sequence[str], min_mass: float) -> Shares:
@@ -52,7 +60,9 @@ def token_shares(choice: Choice, labels: Sequence[str], min_mass: float) -> Shar
     if choice.refusal or choice.finish_reason == "content_filter":
         raise Unread(choice.refusal or "content filter", "refused")
     if not choice.tokens or not choice.tokens[0].alternatives:
-        raise Unread("the endpoint returned no log-probabilities; set `samples` on this judge")
+        raise Unread(
+            "the endpoint returned no log-probabilities; set `samples` on this judge, or dialect: auto on the model"
+        )
     weights: dict[str, float] = dict.fromkeys(labels, 0.0)
     for token, logprob in choice.tokens[0].alternatives.items():
         if (label := token.strip()) in weights:

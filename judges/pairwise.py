@@ -46,7 +46,8 @@ class Pairwise(Settings):
     min_mass: float = Field(default=0.5, gt=0, le=1)
     """Least probability the labels must have together; below it the model was not choosing: `off_scale`."""
     samples: int = Field(default=0, ge=0, le=64)
-    """0 reads log-probabilities; above 0 that many answers are drawn instead, for endpoints without them."""
+    """0 reads log-probabilities, or, of an endpoint that was found to give none, 8 answers; above 0 that many answers
+    are drawn in any case."""
     top_logprobs: int = Field(default=20, ge=5, le=100)
     """Alternatives asked for. vLLM and OpenAI allow 20."""
 

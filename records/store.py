@@ -1,6 +1,7 @@
 """Where answers live: a journal while a shard is open, sealed Parquet with a receipt when it is done.
 
     <root>/completions/<fingerprint>/asked.json       what was asked, for people
+                                     read.json        how the answers are read, where that is not asked
                                      00017.jsonl      open: one line per finished answer, appended at once
                                      00017.parquet    sealed: row i belongs to key i
                                      00017.json       its receipt
@@ -41,6 +42,8 @@ __all__ = ["Receipt", "Row", "Shard", "Stage", "StoreError", "exclusive", "repla
 
 REPLACED = "replaced-"
 """How files begin that hold what was asked or read again since; nothing reads them but people."""
+BESIDE = ("asked.json", "read.json")
+"""Files of a folder that are no receipts."""
 LOOKED_AT = 4
 """Files of earlier runs whose rows stay in memory while answers are taken over."""
 
@@ -134,6 +137,14 @@ class Stage:
         except OSError as error:
             raise StoreError(f"cannot write to {self.folder}: {error.strerror or error}") from error
 
+    def read_as(self, how: dict[str, Any]) -> dict[str, Any]:
+        """How the folder's answers are read: what was said first, by this or an earlier run."""
+        path = f"{self.folder}/read.json"
+        if self._fs.exists(path):
+            return orjson.loads(self._fs.cat_file(path))
+        self._put("read.json", orjson.dumps(how, option=orjson.OPT_INDENT_2))
+        return how
+
     def open(
         self, index: int, keys: Sequence[str] = (), without: Callable[[Row], bool] | None = None
     ) -> "Shard":
@@ -189,7 +200,7 @@ class Stage:
     def _files(self) -> Iterator[tuple[str, list[str]]]:
         receipts = [path.rsplit("/", 1)[1] for path in self._fs.glob(f"{self.folder}/*.json")]
         for receipt in sorted(receipts, key=_age):
-            if receipt == "asked.json" or receipt.startswith(REPLACED):
+            if receipt in BESIDE or receipt.startswith(REPLACED):
                 continue
             name = receipt.removesuffix(".json") + ".parquet"
             yield name, _final_keys(self._sealed_bytes(name))

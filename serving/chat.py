@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
@@ -21,6 +22,10 @@ class Request:
     stop: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     """The answer is one of these; the server is asked to allow nothing else."""
+    labels: tuple[str, ...] = ()
+    """The answer's first token is one of these: their log-probabilities are wanted, others as well where they come."""
+    schema: dict[str, Any] | None = None
+    """JSON schema of the answer; the server is asked to allow nothing else."""
     prefix: str = ""
     """How the answer begins; the model goes on from there. vLLM and llama.cpp can, hosted providers cannot."""
     top_logprobs: int = 0

@@ -8,7 +8,7 @@ and the OpenAI client for hosted providers (headers, proxies, organisations). Ne
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import aiohttp
 import orjson
@@ -16,8 +16,7 @@ import orjson
 from records.schema import Usage
 from serving.chat import Choice, Reply, Request, Token
 from serving.errors import RequestFailed, WrongModel
-
-Dialect = Literal["llamacpp", "vllm", "openai"]
+from serving.restrict import Dialect, Labels, restriction, unwrapped
 
 
 class Retry(Exception):
@@ -58,10 +57,7 @@ def body_of(request: Request, model: str, dialect: Dialect) -> dict[str, Any]:
         body["stop"] = list(request.stop)
     if request.top_logprobs:
         body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
-    if request.choices and dialect == "vllm":
-        body["structured_outputs"] = {"choice": list(request.choices)}
-    elif request.choices and dialect == "llamacpp":
-        body["grammar"] = "root ::= " + " | ".join(orjson.dumps(c).decode() for c in request.choices)
+    body |= restriction(request, dialect)
     if dialect == "vllm":
         body |= {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
         if request.prefix:
@@ -114,7 +110,7 @@ def _begun(request: Request, dialect: Dialect) -> list[dict[str, str]]:
     """
     if not request.prefix:
         return []
-    if dialect == "openai":
+    if dialect in ("openai", "plain"):
         raise RequestFailed(
             "rejected_request", f"a server of the plain protocol cannot go on from {request.prefix!r}"
         )
@@ -197,6 +193,9 @@ class PlainTransport:
     connections: int
     _session: aiohttp.ClientSession | None = None
 
+    def __post_init__(self) -> None:
+        self._labels = Labels(self.base_url, self.model)
+
     async def ask(self, request: Request) -> Reply:
         if self._session is None:
             # Servers drop idle connections after their own keep-alive (vLLM: 5 s by default); ours must be shorter.
@@ -205,8 +204,10 @@ class PlainTransport:
                 timeout=aiohttp.ClientTimeout(total=self.timeout, sock_connect=30),
                 headers={"authorization": f"Bearer {self.key}"} if self.key else None,
             )
-        body = scoring_of if request.score else body_of
-        data = orjson.dumps(body(request, self.model, self.dialect))
+        body = (scoring_of if request.score else body_of)(request, self.model, self.dialect)
+        if request.labels and self.dialect == "vllm":
+            body |= await self._labels.wanted(self._session, request)
+        data = orjson.dumps(body)
         # vLLM has /classify beside /v1, not under it
         route = "/chat/completions" if not request.score else "/classify"
         root = self.base_url.removesuffix("/v1") if request.score else self.base_url
@@ -236,7 +237,7 @@ class PlainTransport:
             found = orjson.loads(text)
             if request.score:
                 return read_scores(found)
-            return read_reply(found, request.n, request.prefix)
+            return unwrapped(read_reply(found, request.n, request.prefix), request, self.dialect)
         except orjson.JSONDecodeError as error:
             raise Retry("malformed") from error
 
@@ -277,7 +278,7 @@ class OpenAITransport:
             raise Retry("connection") from error
         except (ValueError, self._openai.APIError) as error:
             raise Retry("malformed") from error
-        return read_reply(data, request.n)
+        return unwrapped(read_reply(data, request.n), request, "openai")
 
     async def close(self) -> None:
         await self._client.close()

@@ -12,10 +12,12 @@ from typing import Protocol
 
 import aiohttp
 
-from serving.client import Dialect, OpenAITransport, PlainTransport, Transport
+from serving.client import OpenAITransport, PlainTransport, Transport
 from serving.engine import Engine, Lane
 from serving.errors import ServingError, WrongModel
 from serving.limits import Queue
+from serving.probe import dialect_of
+from serving.restrict import Dialect
 from serving.settings import Adapter, Classifier, Endpoint, LlamaCpp, Model, Vllm
 
 log = logging.getLogger(__name__)
@@ -166,9 +168,7 @@ async def _metrics(base_url: str) -> str | None:
 
 
 def _dialect(model: Model) -> Dialect:
-    if isinstance(model, LlamaCpp):
-        return "llamacpp"
-    return model.dialect if isinstance(model, Endpoint) else "vllm"
+    return "llamacpp" if isinstance(model, LlamaCpp) else "vllm"
 
 
 @asynccontextmanager
@@ -253,33 +253,47 @@ async def _check_endpoints(models: dict[str, Model]) -> None:
                     await asyncio.sleep(pause)
 
 
+def key_of(name: str, endpoint: Endpoint) -> str | None:
+    """The endpoint's key.
+
+    Raises:
+        WrongModel: its environment variable is not set.
+    """
+    if endpoint.key_env is None:
+        return None
+    if not (key := os.environ.get(endpoint.key_env)):
+        raise WrongModel(f"models.{name}.key_env: the environment variable {endpoint.key_env} is not set")
+    return key
+
+
 def _lane(name: str, model: Model, managed: dict[str, Managed], checked: Once) -> Lane:
     if isinstance(model, Endpoint):
-        key = None
-        if model.key_env is not None:
-            key = os.environ.get(model.key_env)
-            if not key:
-                raise WrongModel(
-                    f"models.{name}.key_env: the environment variable {model.key_env} is not set"
-                )
-        endpoint = model
+        key = key_of(name, model)
+        endpoint, steered = model, model.client == "plain" and model.dialect in ("vllm", "auto")
 
         async def connect_endpoint() -> Transport:
+            nonlocal steered
             await checked()
             if endpoint.client == "openai":
                 return OpenAITransport(endpoint.base_url, endpoint.model, key, endpoint.timeout)
-            dialect, limit = endpoint.dialect, endpoint.max_in_flight
+            dialect, limit = await dialect_of(endpoint, key), endpoint.max_in_flight
+            if steered and dialect != "vllm":  # it has no queue to steer by
+                steered, lane.gate.limit = False, float(limit)
             return PlainTransport(endpoint.base_url, endpoint.model, dialect, key, endpoint.timeout, limit)
 
-        return Lane(
+        async def look_at_endpoint() -> Queue | None:
+            return await queue_at(endpoint.base_url) if steered else None
+
+        lane = Lane(
             name,
             connect_endpoint,
             model.max_in_flight,
-            look=(lambda: queue_at(endpoint.base_url)) if endpoint.dialect == "vllm" else None,
+            look=look_at_endpoint if steered else None,
             requests_per_minute=model.requests_per_minute,
             tokens_per_minute=model.tokens_per_minute,
             copies=endpoint.dialect == "vllm" and not (endpoint.price_in or endpoint.price_out),
         )
+        return lane
     if isinstance(model, Classifier):
         classifier = model
 

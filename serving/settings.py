@@ -116,8 +116,10 @@ class Endpoint(Serving):
     """Name of the environment variable that holds the key; the key itself is never in a recipe."""
     client: Literal["plain", "openai"] = "plain"
     """`plain`: aiohttp, cheapest. `openai`: the OpenAI client, for hosted providers."""
-    dialect: Literal["vllm", "openai"] = "openai"
-    """`vllm` where it is one: restricted answers and answers with a given beginning are then asked for in its words."""
+    dialect: Literal["auto", "vllm", "llamacpp", "openai", "plain"] = "auto"
+    """In whose words restricted answers, label probabilities and answers with a given beginning are asked for. `auto`
+    asks the server, and once, with two tiny requests, what a judge can read there; the others are taken at their word.
+    `plain` is for servers that refuse what is not in OpenAI's oldest protocol."""
     requests_per_minute: float | None = Field(default=None, gt=0)
     """None: as fast as it answers."""
     tokens_per_minute: float | None = Field(default=None, gt=0)

@@ -54,8 +54,15 @@ class Fake:
 
 
 @contextmanager
-def fake_model(answer: Callable[[Body], Reply], *, honours_n: bool = True) -> Iterator[Fake]:
-    """`honours_n=False`: of a list there are as many choices as it has texts."""
+def fake_model(
+    answer: Callable[[Body], Reply],
+    owner: str = "someone",
+    tokenize: Callable[[Body], list[int]] | None = None,
+    *,
+    honours_n: bool = True,
+) -> Iterator[Fake]:
+    """`owner`: what the list of models says, `vllm` or `llamacpp`. `tokenize`: vLLM's /tokenize. `honours_n=False`: of
+    a list there are as many choices as it has texts."""
     asked: list[Body] = []
     paths: list[str] = []
     lock = threading.Lock()
@@ -64,10 +71,14 @@ def fake_model(answer: Callable[[Body], Reply], *, honours_n: bool = True) -> It
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            self._send(200, {"data": [{"id": "fake", "max_model_len": 4096}]})
+            self._send(200, {"data": [{"id": "fake", "owned_by": owner, "max_model_len": 4096}]})
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            if self.path == "/tokenize":
+                found = tokenize(body) if tokenize else None
+                self._send(200, {"tokens": found}) if found is not None else self._send(404, {})
+                return
             with lock:
                 asked.append(body)
                 paths.append(self.path)
