@@ -198,7 +198,7 @@ class Recipe(Strict):
             return
         scores = (
             isinstance(model, Classifier)
-            or (isinstance(model, Endpoint) and model.dialect in ("vllm", "auto") and model.client == "plain")
+            or (isinstance(model, Endpoint) and (model.dialect, model.client) == ("vllm", "plain"))
             or (isinstance(model, Vllm) and model.args.get("runner") == "pooling")
         )
         if not scores:

@@ -110,6 +110,10 @@ class Asking:
         """One verdict per completion, in their order, from one reply per request."""
         raise NotImplementedError
 
+    def kept(self, reply: Reply) -> Reply:
+        """What of a reply is stored: all that `read` needs."""
+        return reply
+
     async def __call__(self, prompt: Prompt, completions: Sequence[Completion], aspect: str) -> list[Verdict]:
         requests = self.requests(prompt, completions, aspect)
         if requests and self.chat is None:
@@ -118,7 +122,8 @@ class Asking:
         verdicts = self.read(prompt, completions, aspect, replies)
         spent = sum((reply.usage for reply in replies), Usage()).split(len(verdicts))
         verdicts = [replace(verdict, usage=own) for verdict, own in zip(verdicts, spent, strict=True)]
-        return [replace(verdicts[0], replies=pack(replies)), *verdicts[1:]] if replies else verdicts
+        packed = pack([self.kept(reply) for reply in replies])
+        return [replace(verdicts[0], replies=packed), *verdicts[1:]] if replies else verdicts
 
 
 def judge_prompt(name: str, shows: Collection[str], may_show: Collection[str] = ()) -> Template:

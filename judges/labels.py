@@ -15,7 +15,8 @@ class Shares(NamedTuple):
     """Label -> probability, summing to 1, and what the model gave to anything else before normalising."""
 
     shares: dict[str, float]
-    off_scale: float
+    off_scale: float | None
+    """None: no probabilities came, one label was written."""
 
 
 def ask_label(
@@ -52,7 +53,8 @@ def read_label(reply: Reply, labels: Sequence[str], *, samples: int, min_mass: f
     """
     if samples or len(reply.choices) > 1:  # drawn instead, by an endpoint without log-probabilities
         return sample_shares(reply, labels)
-    return token_shares(reply.choices[0], labels, min_mass)
+    (choice,) = reply.choices
+    return token_shares(choice, labels, min_mass)
 
 
 def token_shares(choice: Choice, labels: Sequence[str], min_mass: float) -> Shares:
@@ -67,7 +69,7 @@ def token_shares(choice: Choice, labels: Sequence[str], min_mass: float) -> Shar
     for token, logprob in choice.tokens[0].alternatives.items():
         if (label := token.strip()) in weights:
             weights[label] += math.exp(logprob)
-    return _normal(weights, min_mass)
+    return normal(weights, min_mass)
 
 
 def sample_shares(reply: Reply, labels: Sequence[str]) -> Shares:
@@ -79,7 +81,7 @@ def sample_shares(reply: Reply, labels: Sequence[str]) -> Shares:
     refused = sum(1 for choice in reply.choices if choice.refusal)
     if refused * 2 > len(reply.choices):
         raise Unread(f"{refused} of {len(reply.choices)} refused", "refused")
-    return _normal(weights, min_mass=0.5)
+    return normal(weights, min_mass=0.5)
 
 
 def spoken(reply: Reply) -> str:
@@ -87,7 +89,12 @@ def spoken(reply: Reply) -> str:
     return " | ".join(choice.text.strip() for choice in reply.choices)
 
 
-def _normal(weights: dict[str, float], min_mass: float) -> Shares:
+def normal(weights: dict[str, float], min_mass: float) -> Shares:
+    """Shares of labels' probabilities.
+
+    Raises:
+        Unread: they have less than `min_mass` together.
+    """
     mass = sum(weights.values())
     off_scale = max(0.0, 1.0 - mass)
     if not mass or mass < min_mass:

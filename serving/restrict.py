@@ -72,9 +72,10 @@ def _unwrap(choice: Choice) -> Choice:
 class Labels:
     """Token ids of a request's labels on one vLLM server, found once for each set of labels.
 
-    A label's token depends on what stands before it, so it is looked up after the chat template: the ids that the
-    conversation has more with the label than without. A label that is several tokens there, or shares its token with
-    another, has no id; the likeliest tokens are read instead, as from servers without /tokenize.
+    A label's token depends on what stands before it, so it is looked up after the chat template, and after the answer's
+    given beginning where there is one: the id that the conversation has more with the label than without. A label that
+    is several tokens there, or shares one with another, has no id; the likeliest tokens are read instead, as
+    from servers without /tokenize.
     """
 
     def __init__(self, base_url: str, model: str) -> None:
@@ -94,17 +95,15 @@ class Labels:
         return {"logprob_token_ids": ids} if ids else {}
 
     async def _ids(self, session: aiohttp.ClientSession, labels: tuple[str, ...], prefix: str) -> list[int]:
-        before = await self._tokens(session, prefix)
-        if before is None:
-            return []
         owner: dict[int, str] = {}
+        known = {begun: await self._tokens(session, begun) for begun in {prefix, ""}}
         for label in labels:
-            spellings = [await self._tokens(session, prefix + spelling) for spelling in (label, " " + label)]
-            own = {
-                found[-1]
-                for found in spellings
-                if found is not None and found[:-1] == before and len(found) == len(before) + 1
-            }
+            own: set[int] = set()
+            for begun, before in known.items():
+                for spelling in (label, " " + label):
+                    found = await self._tokens(session, begun + spelling)
+                    if before is not None and found is not None and found[:-1] == before:
+                        own.add(found[-1])
             if not own or own & owner.keys():
                 return []
             owner |= dict.fromkeys(own, label)

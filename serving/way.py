@@ -81,14 +81,16 @@ def reading(request: Request, way: Way) -> str:
 
 
 def through(chat: Chat, way: Way) -> Chat:
-    """`chat`, asked as the endpoint can be asked."""
+    """`chat`, asked as the endpoint can be asked. Of several answers, those that did not come are asked for singly."""
 
     async def ask(request: Request) -> Reply:
         request = as_it_can(request, way)
-        if request.n == 1 or way.several:
+        if request.n == 1:
             return await chat(request)
-        seeds = [None if request.seed is None else request.seed + i for i in range(request.n)]
-        replies = await asyncio.gather(*(chat(replace(request, n=1, seed=seed)) for seed in seeds))
+        replies = [await chat(request)] if way.several else []
+        came = sum(len(reply.choices) for reply in replies)
+        seeds = [None if request.seed is None else request.seed + i for i in range(came, request.n)]
+        replies += await asyncio.gather(*(chat(replace(request, n=1, seed=seed)) for seed in seeds))
         usage = sum((reply.usage for reply in replies), Usage())
         return Reply(tuple(c for reply in replies for c in reply.choices), usage, replies[0].server)
 
