@@ -53,7 +53,7 @@ def read_label(reply: Reply, labels: Sequence[str], *, samples: int, min_mass: f
     """
     if samples or len(reply.choices) > 1:  # drawn instead, by an endpoint without log-probabilities
         return sample_shares(reply, labels)
-    (choice,) = reply.choices
+    choice = next(iter(reply.choices))
     return token_shares(choice, labels, min_mass)
 
 

@@ -186,7 +186,7 @@ def read_written(reply: Reply, text: str, min_mass: float) -> tuple[Shares, str]
         if last is not None and not said:
             raise last
         return normal(weights, min_mass=0.5), said[0]
-    (choice,) = reply.choices
+    choice = next(iter(reply.choices))
     found = written.find(choice, LABELS, text)
     at_score = written.shares(choice, found, LABELS, min_mass)
     end = " [cut off]" if found.cut_off else ""
