@@ -192,7 +192,7 @@ def read_score(line: str, low: float, high: float) -> float:
     match = _SCORE.match(line.strip())
     if match is None:
         raise Unread(f"no score in {line.strip()[:60]!r}")
-    if re.match(r"\s*(?:,|/|[-–—]|to\b|or\b)\s*[0-9]", match["rest"], re.IGNORECASE):
+    if re.match(r"[\s(\[]*(?:,|/|[-–—+×]|to\b|or\b)?[\s(\[]*[0-9]", match["rest"], re.IGNORECASE):
         raise Unread(f"more than one score in {line.strip()[:60]!r}")
     if match["of"] is not None and float(match["of"]) != high:
         raise Unread(f"{line.strip()[:60]!r} is out of {match['of']}, wanted out of {high:g}")

@@ -68,7 +68,7 @@ class Critic(Asking):
         self.settings, self.template = settings, judge_prompt(settings.prompt, SHOWS, MAY_SHOW)
 
     def message(self, prompt: Prompt, completion: Completion) -> str:
-        markers = [*self.template.markers, MARKER]
+        markers = [*self.template.markers, MARKER.rstrip(":")]
         values = {
             "instruction": neutralise(conversation(prompt), markers),
             "note": note(completion),

@@ -36,7 +36,24 @@ def test_a_one_is_never_a_ten():
 
 
 @pytest.mark.parametrize(
-    "written", ["0.8", "0", "11", "100", "-3", "8/5", "7 or 8", "8-9", "ten", "", "80%", "1e1"]
+    "written",
+    [
+        "0.8",
+        "0",
+        "11",
+        "100",
+        "-3",
+        "8/5",
+        "7 or 8",
+        "8-9",
+        "2*5",
+        "[9][0]",
+        "8 (7)",
+        "ten",
+        "",
+        "80%",
+        "1e1",
+    ],
 )
 def test_what_is_no_score_from_1_to_10_is_none(written: str):
     with pytest.raises(Unread):
