@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import fcntl
 import json
+import math
 import os
 import subprocess
 import sys
@@ -26,18 +27,24 @@ from typing import Any
 
 import orjson
 
+from benchmarks.allowance import Allowance
 from benchmarks.batching import Batch, Job, Machine, blocks_of, tokens_of
 from benchmarks.faults import Fault, Faults
 from benchmarks.replies import Body, Lengths, Said, say, shown
 
 MAX_MODEL_LEN = 32_768
+ALLOWED = ("refusal", "requests", "window", "shape", "at_once", "stay_away", "silent")
+"""Of `Allowance`, what can be asked for."""
 
 
 class Endpoint:
     """One model behind one address."""
 
-    def __init__(self, name: str, machine: Machine, lengths: Lengths, faults: Faults) -> None:
+    def __init__(
+        self, name: str, machine: Machine, lengths: Lengths, faults: Faults, allowance: Allowance
+    ) -> None:
         self.name, self.machine, self.lengths, self.faults = name, machine, lengths, faults
+        self.allowance = allowance
         self.loop = asyncio.get_running_loop()
         self.batch = Batch(machine, self.loop.time())
         self._timer: asyncio.TimerHandle | None = None
@@ -46,6 +53,15 @@ class Endpoint:
         self.batch = Batch(self.machine, self.loop.time())
 
     def submit(self, connection: "Connection", data: bytes) -> None:
+        at_once = len(self.batch.running) + len(self.batch.waiting)
+        wait = self.allowance.admit(self.loop.time(), at_once) if self.allowance.refusal else None
+        if wait == math.inf:
+            connection.transport.close()
+            return
+        if wait is not None:
+            header = b"" if self.allowance.silent else b"retry-after: %d\r\n" % wait
+            connection.send(self.allowance.refusal, {"error": {"message": "slow down"}}, header)
+            return
         fault = self.faults.draw(data)
         if fault in ("429", "503"):
             connection.send(int(fault), {"error": {"message": "planted"}}, b"retry-after: 0.2\r\n")
@@ -103,6 +119,8 @@ class Endpoint:
             "running": len(self.batch.running),
             "waiting": len(self.batch.waiting),
             "faults": dict(self.faults.planted),
+            "allowance": self.allowance.stats(),
+            "area": self.batch.counts.area,
         }
 
 
@@ -229,6 +247,7 @@ async def serve(asked: argparse.Namespace) -> None:
         _of(Machine, asked),
         _of(Lengths, asked),
         Faults(asked.faults, tuple(asked.kinds or ()) or Faults.kinds),
+        Allowance(**{name: getattr(asked, f"allow_{name}") for name in ALLOWED}),
     )
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(endpoint), "127.0.0.1", asked.port, backlog=4096)
@@ -249,6 +268,9 @@ def parser() -> argparse.ArgumentParser:
     for kind in (Machine, Lengths):
         for each in fields(kind):
             parser.add_argument(f"--{each.name}", type=type(each.default), default=each.default)
+    for name in ALLOWED:
+        usual = getattr(Allowance, name)
+        parser.add_argument(f"--allow-{name}".replace("_", "-"), type=type(usual), default=usual)
     parser.add_argument("--name", default="simulated", help="the model's name")
     parser.add_argument("--port", type=int, default=0, help="0: a free one, printed first")
     parser.add_argument("--faults", type=float, default=0.0, help="share of requests that fail")

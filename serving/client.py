@@ -7,7 +7,11 @@ and the OpenAI client for hosted providers (headers, proxies, organisations). Ne
 """
 
 import asyncio
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
 import aiohttp
@@ -15,8 +19,11 @@ import orjson
 
 from records.schema import Usage
 from serving.chat import Choice, Reply, Request, Token
-from serving.errors import RequestFailed, WrongModel
+from serving.errors import RequestFailed, ServingError, WrongModel
 from serving.restrict import Dialect, Labels, restriction, unwrapped
+
+LONGEST_WAIT = 3600.0
+"""Seconds; an endpoint that asks for more is asked again after these."""
 
 
 class Retry(Exception):
@@ -27,6 +34,8 @@ class Retry(Exception):
         self.cause = cause
         self.after = after
         """Seconds the server asked us to wait."""
+        self.shut = False
+        """The lane sends nothing to this endpoint for now, so there is nothing to wait for besides."""
 
     @property
     def overload(self) -> bool:
@@ -161,15 +170,32 @@ def _choice(choice: dict[str, Any], prefix: str) -> Choice:
     )
 
 
-def refusal_of(status: int, body: str, retry_after: str | None, address: str) -> Exception:
-    """The error a status stands for; see `Retry`, `RequestFailed`, `WrongModel`."""
-    said = " ".join(body.split())[:300]
-    if status in (408, 409, 425, 429) or status >= 500:
+def wait_of(retry_after: str | None, date: str | None = None) -> float | None:
+    """Seconds that a Retry-After header asks for: a number, or a date; None where it says neither.
+
+    `date`: the server's Date header, by whose clock a date is read.
+    """
+    if not retry_after:
+        return None
+    try:
+        seconds = float(retry_after)
+    except ValueError:
         try:
-            after = float(retry_after) if retry_after else None
-        except ValueError:  # an HTTP date; a date needs clocks that agree, so our own pace is used
-            after = None
-        return Retry(str(status), after)
+            until = parsedate_to_datetime(retry_after)
+            now = parsedate_to_datetime(date) if date else datetime.now(UTC)
+            seconds = (until - now).total_seconds()
+        except (ValueError, TypeError):  # neither; TypeError: one of the two has no time zone
+            return None
+    return min(max(seconds, 0.0), LONGEST_WAIT) if math.isfinite(seconds) else None
+
+
+def refusal_of(status: int, body: str, headers: Mapping[str, str], address: str) -> Exception:
+    """The error a status stands for; see `Retry`, `RequestFailed`, `ServingError`."""
+    said = " ".join(body.split())[:300]
+    if status == 429 and "insufficient_quota" in body:
+        return ServingError(f"{address}: the account's quota is used up (429): {said}")
+    if status in (408, 409, 425, 429) or status >= 500:
+        return Retry(str(status), wait_of(headers.get("retry-after"), headers.get("date")))
     if status in (401, 403):
         return WrongModel(f"{address} refused the key ({status}): {said}")
     if status == 404:
@@ -220,7 +246,7 @@ class PlainTransport:
                     raise refusal_of(
                         response.status,
                         text.decode(errors="replace"),
-                        response.headers.get("retry-after"),
+                        response.headers,
                         self.base_url,
                     )
         except TimeoutError as error:
@@ -269,9 +295,7 @@ class OpenAITransport:
             )
         except self._openai.APIStatusError as error:
             answer = error.response
-            raise refusal_of(
-                answer.status_code, answer.text, answer.headers.get("retry-after"), self.base_url
-            ) from error
+            raise refusal_of(answer.status_code, answer.text, answer.headers, self.base_url) from error
         except self._openai.APITimeoutError as error:
             raise Retry("timeout") from error
         except self._openai.APIConnectionError as error:

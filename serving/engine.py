@@ -17,9 +17,10 @@ from functools import partial
 from records.schema import Usage
 from serving.chat import Chat, Reply, Request
 from serving.client import Retry, Transport
-from serving.errors import RequestFailed
+from serving.errors import RequestFailed, ServingError
 from serving.late import Seconds
-from serving.limits import START, Queue, Refusals, steer
+from serving.limits import FIRST, START, Queue, Refusals, steer
+from serving.rates import Booking, PerMinute
 
 TRIES = 8
 """Times one request is sent before its row is given up. With the pauses between, about two minutes."""
@@ -27,6 +28,8 @@ AGAIN = 0.5
 """How far a repeat goes before the first tries of its own priority: it has waited already, and rows wait for it."""
 BRIEF = ("abort", "malformed")
 """The server answered, only badly: the first repeat needs no pause."""
+LETTERS_PER_TOKEN = 4.0
+"""Of a prompt, until the endpoint's own counts say better."""
 
 
 @dataclass
@@ -48,13 +51,15 @@ class Gate:
         self.limit, self.running = float(limit), 0
         self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
         self._arrivals = 0
+        self._shut_until = 0.0
+        self._opening: asyncio.TimerHandle | None = None
 
     @property
     def waiting(self) -> int:
         return len(self._waiting)
 
     async def enter(self, priority: float) -> None:
-        if self.running < int(self.limit) and not self._waiting:
+        if self.running < int(self.limit) and not self._waiting and self.shut_for <= 0:
             self.running += 1
             return
         self._arrivals += 1
@@ -72,28 +77,28 @@ class Gate:
         self.running -= 1
         self.admit()
 
+    def shut(self, seconds: float) -> None:
+        """Let nobody in for so long, at least; those who are in stay."""
+        until = time.monotonic() + seconds
+        if until > self._shut_until:
+            self._shut_until = until
+            if self._opening is not None:
+                self._opening.cancel()
+            self._opening = asyncio.get_running_loop().call_later(seconds, self.admit)
+
+    @property
+    def shut_for(self) -> float:
+        """Seconds until it opens; 0 or less: it is open."""
+        return self._shut_until - time.monotonic()
+
     def admit(self) -> None:
+        if self._shut_until and self.shut_for > 0.001:  # a timer may be early by its clock's resolution
+            return
         while self._waiting and self.running < int(self.limit):
             turn = heapq.heappop(self._waiting)[2]
             if not turn.done():
                 self.running += 1
                 turn.set_result(None)
-
-
-class PerMinute:
-    """A token bucket: at most `rate` a minute, a sixth of it at once."""
-
-    def __init__(self, rate: float) -> None:
-        self.rate = rate / 60
-        self.level = self.burst = rate / 6
-        self.since = time.monotonic()
-
-    async def take(self, amount: float) -> None:
-        now = time.monotonic()
-        self.level = min(self.burst, self.level + (now - self.since) * self.rate) - amount
-        self.since = now
-        if self.level < 0:
-            await asyncio.sleep(-self.level / self.rate)
 
 
 class Lane:
@@ -119,8 +124,8 @@ class Lane:
         `pause`: seconds before the first repeat; doubled for each further one.
         `copies`: a late request may be sent a second time where there is room, see `serving.late`.
         """
-        self.name, self.gate, self.stats = name, Gate(min(limit, START) if look else limit), LaneStats()
-        self._refusals = Refusals(self.gate)
+        self.name, self.gate, self.stats = name, Gate(min(limit, START if look else FIRST)), LaneStats()
+        self._refusals = Refusals(self.gate, pause, most=0.0 if look else limit)
         self._connect, self._recover, self._pause = connect, recover, pause
         self._look, self._cap = look, limit
         self._seconds = Seconds(self.gate, self._copied) if copies else None
@@ -129,6 +134,8 @@ class Lane:
         self._tokens = PerMinute(tokens_per_minute) if tokens_per_minute else None
         self._transport: Transport | None = None
         self._opening = asyncio.Lock()
+        self._letters = 0
+        """Of all prompts whose tokens are in the usage."""
         self._busy_since = 0.0
 
     async def ask(self, request: Request, priority: int = 0) -> Reply:
@@ -138,42 +145,63 @@ class Lane:
             RequestFailed: this request got none; the others may.
             ServingError: the model cannot be asked anything.
         """
-        cause, after = "?", None
-        for attempt in range(TRIES):
-            await self.gate.enter(priority - (AGAIN if attempt else 0))
+        tries, first = 0, True
+        while True:
+            await self.gate.enter(priority - (0 if first else AGAIN))
             self._started()
             try:
-                transport = await self._open()
-                await self._hold_back(request)
-                if self._seconds is None:
-                    reply = await transport.ask(request)
-                else:
-                    reply = await self._seconds.ask(partial(transport.ask, request))
+                return await self._once(request)
             except Retry as why:
-                cause, after = why.cause, why.after
-                self.stats.retries[cause] += 1
-                if why.overload:
-                    self._refusals.refused(why.after)
+                failure, first = why, False
             except RequestFailed:
                 self.stats.failed += 1
                 raise
-            else:
-                self._refusals.answered()
-                self.stats.answered += 1
-                self.stats.usage += reply.usage
-                return reply
             finally:
                 self._ended()
                 self.gate.leave()
-            if self._recover and cause in ("connect", "connection", "timeout"):
+            self.stats.retries[failure.cause] += 1
+            tries += not failure.shut  # where others get answers, this one waits for its turn
+            if self._recover and failure.cause in ("connect", "connection", "timeout"):
                 await self._recover()
-            if attempt < TRIES - 1 and (attempt or cause not in BRIEF):
-                pause = min(30.0, self._pause * 2**attempt) * random.uniform(0.5, 1.0)
-                if after is not None:  # the server knows better, the first time
-                    pause = max(pause if attempt else 0.0, min(after, 120.0) * random.uniform(1.0, 1.2))
+            if tries >= TRIES or self._refusals.silent >= TRIES:
+                break
+            if not (failure.shut or (tries == 1 and failure.cause in BRIEF)):
+                pause = min(30.0, self._pause * 2 ** (tries - 1)) * random.uniform(0.5, 1.0)
+                if failure.after is not None:  # the server knows better, the first time
+                    pause = max(pause if tries > 1 else 0.0, failure.after * random.uniform(1.0, 1.2))
                 await asyncio.sleep(pause)
         self.stats.failed += 1
-        raise RequestFailed("transport_error", f"{self.name}: {TRIES} tries, the last ended with {cause}")
+        ended = f"{self.name}: {TRIES} tries, the last ended with {failure.cause}"
+        if failure.shut and self.gate.waiting:
+            raise ServingError(f"{ended}, and nobody else got an answer either; what was answered is kept")
+        raise RequestFailed("transport_error", ended)
+
+    async def _once(self, request: Request) -> Reply:
+        transport = await self._open()
+        booked = await self._hold_back(request)
+        sent = self._refusals.sent()
+        try:
+            if self._seconds is None:
+                reply = await transport.ask(request)
+            else:
+                reply = await self._seconds.ask(partial(transport.ask, request))
+        except Retry as why:
+            if why.overload:
+                why.shut = self._refusals.refused(sent, why.after)
+                self._correct(booked, 0)
+            else:
+                self._refusals.lost(sent)
+            raise
+        except BaseException:
+            self._refusals.lost(sent)
+            raise
+        self._refusals.answered(sent)
+        usage = reply.usage
+        self._letters += _letters(request) if usage.prompt_tokens else 0
+        self._correct(booked, usage.prompt_tokens + usage.completion_tokens)
+        self.stats.answered += 1
+        self.stats.usage += usage
+        return reply
 
     async def close(self) -> None:
         for task in self._tending:
@@ -194,14 +222,22 @@ class Lane:
                         self._tending.append(asyncio.create_task(self._seconds.watch()))
         return self._transport
 
-    async def _hold_back(self, request: Request) -> None:
-        if (wait := self._refusals.pause) > 0:
-            await asyncio.sleep(wait)
+    async def _hold_back(self, request: Request) -> Booking | None:
+        """Wait until the endpoint may be sent this; the tokens it takes at most are booked."""
         if self._requests:
-            await self._requests.take(request.n)
+            await self._requests.take(1)
+        booked = None
         if self._tokens:
-            letters = sum(len(message["content"]) for message in request.messages)
-            await self._tokens.take(letters / 4 + request.max_tokens * request.n)
+            used = self.stats.usage.prompt_tokens
+            per_letter = used / self._letters if self._letters else 1 / LETTERS_PER_TOKEN
+            booked = await self._tokens.take(_letters(request) * per_letter + request.max_tokens * request.n)
+        while (wait := self.gate.shut_for) > 0:
+            await asyncio.sleep(wait)
+        return booked
+
+    def _correct(self, booked: Booking | None, tokens: int) -> None:
+        if booked is not None and self._tokens is not None:
+            self._tokens.correct(booked, tokens)
 
     def _copied(self) -> None:
         self.stats.retries["late"] += 1
@@ -213,6 +249,10 @@ class Lane:
     def _ended(self) -> None:
         if self.gate.running == 1:
             self.stats.busy += time.monotonic() - self._busy_since
+
+
+def _letters(request: Request) -> int:
+    return sum(len(message["content"]) for message in request.messages)
 
 
 @dataclass

@@ -93,7 +93,8 @@ class Seconds:
 
     def _room(self) -> bool:
         gate = self._gate
-        return not gate.waiting and gate.running < gate.limit and self._copies < SHARE * gate.limit
+        few = self._copies < SHARE * gate.limit
+        return few and not gate.waiting and gate.running < gate.limit and gate.shut_for <= 0
 
     def _copy(self, one: _Open) -> None:
         """The copy takes a place of the lane."""

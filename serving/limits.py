@@ -3,14 +3,21 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+FIRST = 32
+"""Where the limit of an endpoint that says nothing of itself starts; it doubles until the endpoint refuses."""
 START = 320
 """Where the limit of a server that is steered by its queue starts: a quarter more than vLLM's usual 256 sequences."""
 LOOK = 1.0
 """Seconds between two looks at a server's queue."""
 SHORT, LONG = 0.05, 0.3
 """The queue, as a share of what runs: below the first the limit grows, above the second it falls."""
+
+MEMORY, OFTEN, NEAR, FEW = 0.01, 0.05, 8, 25
+"""When a refusal is the endpoint's matter: as a twentieth of all, one weighing a hundredth; as the second among so many
+requests; or where staying away holds back no more than so many."""
 
 
 class Adjustable(Protocol):
@@ -22,7 +29,12 @@ class Adjustable(Protocol):
     @property
     def waiting(self) -> int: ...
 
+    @property
+    def shut_for(self) -> float: ...
+
     def admit(self) -> None: ...
+
+    def shut(self, seconds: float) -> None: ...
 
 
 class Queue(NamedTuple):
@@ -32,46 +44,108 @@ class Queue(NamedTuple):
     waiting: float
 
 
-class Refusals:
-    """Additive increase, multiplicative decrease, on the refusals (429, 503) of an endpoint that says nothing else.
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One request on its way."""
 
-    A refusal now and then is that one request's own matter. Where a twentieth of what may be in flight is refused, the
-    endpoint is overloaded: the limit falls, and nothing is sent to it for as long as it asked. Answers raise the limit
-    again to where it was.
+    number: int
+    level: int
+    """Requests at the endpoint when it left, itself included."""
+
+
+class Refusals:
+    """Finds out what an endpoint allows from what it refuses (429, 503), and does as it is told.
+
+    A refusal now and then of a busy endpoint that has taken as many at a time before is that one request's own matter.
+    Any other is the endpoint's: nothing is sent for as long as it asked.
+
+    Where more were at the endpoint than it ever took, what it kept is what it takes at a time: that is the limit, and
+    the next attempt at more comes the later the more often the same figure was found. Otherwise it counts by time:
+    the limit falls a little, and answers raise it again, never beyond where it was.
     """
 
-    def __init__(self, gate: Adjustable) -> None:
-        self._gate, self._before = gate, 0.0
-        self._closed_until = 0.0
-        self._streak = 0
-        self._refused = self._since = 0
+    def __init__(self, gate: Adjustable, pause: float = 0.5, most: float = 0.0) -> None:
+        """`most`: where the limit may rise to, if that is more than where it is.
 
-    @property
-    def pause(self) -> float:
-        """Seconds until the endpoint may be asked again."""
-        return self._closed_until - time.monotonic()
+        `pause`: seconds to wait for an endpoint that says nothing; doubled while it answers nobody."""
+        self._gate, self._pause = gate, pause
+        self._sent = self._out = self._proven = 0
+        self._refused, self._shut_at = -NEAR, 0
+        """Numbers of the last request refused, and of the last one sent before the endpoint was shut."""
+        self._share = 0.0
+        """Of the last hundred or so requests, those refused."""
+        self._before, self._ceiling, self._former = most, 0.0, 0.0
+        self._streak, self._rounds = 0, 1
+        self._pace, self._mark = 0.0, (0, time.monotonic())
+        self.silent = 0
+        """Times in a row that the endpoint was shut and, open again, gave no answer."""
 
-    def answered(self) -> None:
-        self._streak += 1
-        self._since += 1
-        if self._since > self._gate.limit:  # what was refused a whole round ago says nothing of now
-            self._refused = self._since = 0
-        if self._streak >= 25 and self._gate.limit < self._before:
-            self._streak = 0
-            self._gate.limit = min(self._before, self._gate.limit + 1)
-            self._gate.admit()
+    def sent(self) -> Sent:
+        self._sent += 1
+        self._out += 1
+        return Sent(self._sent, self._out)
 
-    def refused(self, after: float | None) -> None:
-        """`after`: the seconds the endpoint asked for."""
-        self._refused += 1
-        now = time.monotonic()
-        if self._refused < 0.05 * self._gate.limit and now >= self._closed_until:
+    def lost(self, sent: Sent) -> None:
+        """It came to nothing that tells of a limit."""
+        self._out -= 1
+
+    def answered(self, sent: Sent) -> None:
+        self._out -= 1
+        self._share *= 1 - MEMORY
+        self._proven = max(self._proven, sent.level)
+        if sent.number <= self._shut_at:
             return
-        self._streak = self._refused = self._since = 0
-        if now >= self._closed_until:  # one lesson per pause, not one per request that was under way
-            self._before = max(self._before, self._gate.limit)
-            self._gate.limit = max(1.0, self._gate.limit * 0.7)
-        self._closed_until = max(self._closed_until, now + min(after if after is not None else 1.0, 120.0))
+        gate = self._gate
+        if self.silent:  # open again, and what was kept is known
+            self.silent = 0
+            same = abs(self._ceiling - self._former) <= max(1.0, 0.05 * self._ceiling)
+            self._rounds = 1 if not self._ceiling else min(256, 8 * self._rounds) if same else 2
+        self._streak += 1
+        if gate.limit < self._before and self._streak >= self._rounds * gate.limit:
+            self._streak = 0
+            if self._proven > 1.05 * self._ceiling + 1:
+                self._rounds = 1
+            more = gate.limit / 8 if self._shut_at else gate.limit
+            gate.limit = min(self._before, gate.limit + max(1.0, more))
+            gate.admit()
+
+    def refused(self, sent: Sent, after: float | None) -> bool:
+        """Whether it concerns the whole endpoint. `after`: the seconds it asked for."""
+        many, known = max(sent.level, self._out) > self._proven, sent.number <= self._shut_at
+        self._out -= 1
+        self._share += MEMORY * (1 - self._share)
+        near, self._refused = sent.number - self._refused <= NEAR, max(self._refused, sent.number)
+        held_back = self._per_second() * (after if after is not None else self._pause)
+        if not (known or many or near or self._share > OFTEN or held_back < FEW):
+            return False
+        if not known:
+            self._learn(many)
+        elif (
+            self._ceiling and self._ceiling == self._gate.limit
+        ):  # each further one says better what was kept
+            self._ceiling = self._gate.limit = max(1.0, min(self._gate.limit, self._out))
+        own = self._pause * 2 ** (self.silent - 1) if self.silent > 1 or after is None else 0.0
+        self._gate.shut(max(after or 0.0, min(own, 30.0)))
+        return True
+
+    def _learn(self, many: bool) -> None:
+        gate = self._gate
+        self._shut_at, self._streak = self._sent, 0
+        self.silent += 1
+        self._before = max(self._before, gate.limit)
+        self._former = self._ceiling
+        if many:
+            self._ceiling = gate.limit = max(1.0, min(gate.limit, float(self._out)))
+        else:
+            self._ceiling, self._proven = 0.0, int(0.9 * self._proven)
+            gate.limit = max(1.0, 0.9 * gate.limit)
+
+    def _per_second(self) -> float:
+        """Requests sent per second, of late."""
+        number, since = self._mark
+        if (passed := time.monotonic() - since) >= 1.0:
+            self._pace, self._mark = (self._sent - number) / passed, (self._sent, since + passed)
+        return max(self._pace, (self._sent - number) / max(passed, 1.0))
 
 
 async def steer(gate: Adjustable, cap: float, look: Callable[[], Awaitable[Queue | None]]) -> None:

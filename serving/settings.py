@@ -121,9 +121,9 @@ class Endpoint(Serving):
     asks the server, and once, with two tiny requests, what a judge can read there; the others are taken at their word.
     `plain` is for servers that refuse what is not in OpenAI's oldest protocol."""
     requests_per_minute: float | None = Field(default=None, gt=0)
-    """None: as fast as it answers."""
+    """Within any minute. None: as fast as it answers, less where it refuses."""
     tokens_per_minute: float | None = Field(default=None, gt=0)
-    """Prompt tokens and max_tokens together, counted before asking."""
+    """Within any minute: prompt and max_tokens when a request is sent, what it used when it is answered."""
     price_in: float = Field(default=0, ge=0)
     """Per million prompt tokens."""
     price_out: float = Field(default=0, ge=0)
