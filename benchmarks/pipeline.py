@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks import rates
 from benchmarks.batching import Machine
 from benchmarks.ideal import makespan
 from benchmarks.report import finish, table
@@ -177,8 +178,11 @@ def main() -> None:
         for each in MEASUREMENTS
         if not asked.only or any(part in each.name for part in asked.only)
     ]
-    results = measure(measurements, asked.clients, asked.runs)
+    results: dict[str, Any] = measure(measurements, asked.clients, asked.runs)
     print(shown(results))
+    if not asked.only:
+        results["refusals"] = rates.measure(60 * asked.rows)
+        print(f"\n{rates.shown(results['refusals'])}")
     finish("pipeline", results)
 
 

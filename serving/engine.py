@@ -125,7 +125,7 @@ class Lane:
         `copies`: a late request may be sent a second time where there is room, see `serving.late`.
         """
         self.name, self.gate, self.stats = name, Gate(min(limit, START if look else FIRST)), LaneStats()
-        self._refusals = Refusals(self.gate, pause, most=0.0 if look else limit)
+        self._refusals = Refusals(self.gate, pause, 0.0 if look else limit, look is not None)
         self._connect, self._recover, self._pause = connect, recover, pause
         self._look, self._cap = look, limit
         self._seconds = Seconds(self.gate, self._copied) if copies else None

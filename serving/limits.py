@@ -1,7 +1,6 @@
 """How many requests an endpoint is given at a time: what it refuses lowers it, and vLLM's own queue steers it."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -15,9 +14,8 @@ LOOK = 1.0
 SHORT, LONG = 0.05, 0.3
 """The queue, as a share of what runs: below the first the limit grows, above the second it falls."""
 
-MEMORY, OFTEN, NEAR, FEW = 0.01, 0.05, 8, 25
-"""When a refusal is the endpoint's matter: as a twentieth of all, one weighing a hundredth; as the second among so many
-requests; or where staying away holds back no more than so many."""
+MEMORY, OFTEN, NEAR = 0.01, 0.05, 8
+"""When a refusal is more than chance: as a twentieth of all, one weighing a hundredth, or the second of so many."""
 
 
 class Adjustable(Protocol):
@@ -56,19 +54,21 @@ class Sent:
 class Refusals:
     """Finds out what an endpoint allows from what it refuses (429, 503), and does as it is told.
 
-    A refusal now and then of a busy endpoint that has taken as many at a time before is that one request's own matter.
-    Any other is the endpoint's: nothing is sent for as long as it asked.
+    Nothing is sent for as long as it asked. Only where the server's own queue steers the limit is a refusal now and then
+    that one request's own matter.
 
     Where more were at the endpoint than it ever took, what it kept is what it takes at a time: that is the limit, and
     the next attempt at more comes the later the more often the same figure was found. Otherwise it counts by time:
-    the limit falls a little, and answers raise it again, never beyond where it was.
+    where it refuses often, the limit falls a little. Answers raise it again, never beyond where it was.
     """
 
-    def __init__(self, gate: Adjustable, pause: float = 0.5, most: float = 0.0) -> None:
+    def __init__(self, gate: Adjustable, pause: float = 0.5, most: float = 0.0, told: bool = False) -> None:
         """`most`: where the limit may rise to, if that is more than where it is.
 
+        `told`: the server's own queue steers the limit too.
+
         `pause`: seconds to wait for an endpoint that says nothing; doubled while it answers nobody."""
-        self._gate, self._pause = gate, pause
+        self._gate, self._pause, self._told = gate, pause, told
         self._sent = self._out = self._proven = 0
         self._refused, self._shut_at = -NEAR, 0
         """Numbers of the last request refused, and of the last one sent before the endpoint was shut."""
@@ -76,7 +76,6 @@ class Refusals:
         """Of the last hundred or so requests, those refused."""
         self._before, self._ceiling, self._former = most, 0.0, 0.0
         self._streak, self._rounds = 0, 1
-        self._pace, self._mark = 0.0, (0, time.monotonic())
         self.silent = 0
         """Times in a row that the endpoint was shut and, open again, gave no answer."""
 
@@ -111,18 +110,16 @@ class Refusals:
 
     def refused(self, sent: Sent, after: float | None) -> bool:
         """Whether it concerns the whole endpoint. `after`: the seconds it asked for."""
-        many, known = max(sent.level, self._out) > self._proven, sent.number <= self._shut_at
+        known = sent.number <= self._shut_at
+        many = max(sent.level, self._out) > self._proven and not self._told
         self._out -= 1
         self._share += MEMORY * (1 - self._share)
         near, self._refused = sent.number - self._refused <= NEAR, max(self._refused, sent.number)
-        held_back = self._per_second() * (after if after is not None else self._pause)
-        if not (known or many or near or self._share > OFTEN or held_back < FEW):
+        if self._told and not (known or near or self._share > OFTEN):
             return False
         if not known:
             self._learn(many)
-        elif (
-            self._ceiling and self._ceiling == self._gate.limit
-        ):  # each further one says better what was kept
+        elif self._ceiling == self._gate.limit:  # each further one says better what was kept
             self._ceiling = self._gate.limit = max(1.0, min(self._gate.limit, self._out))
         own = self._pause * 2 ** (self.silent - 1) if self.silent > 1 or after is None else 0.0
         self._gate.shut(max(after or 0.0, min(own, 30.0)))
@@ -138,14 +135,8 @@ class Refusals:
             self._ceiling = gate.limit = max(1.0, min(gate.limit, float(self._out)))
         else:
             self._ceiling, self._proven = 0.0, int(0.9 * self._proven)
-            gate.limit = max(1.0, 0.9 * gate.limit)
-
-    def _per_second(self) -> float:
-        """Requests sent per second, of late."""
-        number, since = self._mark
-        if (passed := time.monotonic() - since) >= 1.0:
-            self._pace, self._mark = (self._sent - number) / passed, (self._sent, since + passed)
-        return max(self._pace, (self._sent - number) / max(passed, 1.0))
+            if self._told or self._share > OFTEN:
+                gate.limit = max(1.0, 0.9 * gate.limit)
 
 
 async def steer(gate: Adjustable, cap: float, look: Callable[[], Awaitable[Queue | None]]) -> None:

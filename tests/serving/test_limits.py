@@ -23,8 +23,8 @@ def question(i: int) -> Request:
 
 
 def busy(gate: Gate, count: int) -> Refusals:
-    """An endpoint that has answered `count` requests at a time, a thousand in a second."""
-    limit = Refusals(gate)
+    """A server that tells its queue and has answered `count` requests at a time."""
+    limit = Refusals(gate, told=True)
     for _ in range(10):
         for each in [limit.sent() for _ in range(count)]:
             limit.answered(each)
