@@ -54,8 +54,8 @@ class Sent:
 class Refusals:
     """Finds out what an endpoint allows from what it refuses (429, 503), and does as it is told.
 
-    Nothing is sent for as long as it asked. Only where the server's own queue steers the limit is a refusal now and then
-    that one request's own matter.
+    Nothing is sent for as long as it asked. Only where the server's own queue steers the limit, a refusal now and then
+    is that one request's own matter.
 
     Where more were at the endpoint than it ever took, what it kept is what it takes at a time: that is the limit, and
     the next attempt at more comes the later the more often the same figure was found. Otherwise it counts by time:
