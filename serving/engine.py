@@ -203,6 +203,11 @@ class Lane:
         self.stats.usage += usage
         return reply
 
+    def feel_its_way(self) -> None:
+        """The server turned out not to tell its queue: only what it refuses says how much it takes."""
+        self.gate.limit = float(min(self._cap, FIRST))
+        self._refusals = Refusals(self.gate, self._pause, self._cap, told=False)
+
     async def close(self) -> None:
         for task in self._tending:
             task.cancel()

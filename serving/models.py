@@ -278,7 +278,8 @@ def _lane(name: str, model: Model, managed: dict[str, Managed], checked: Once) -
                 return OpenAITransport(endpoint.base_url, endpoint.model, key, endpoint.timeout)
             dialect, limit = await dialect_of(endpoint, key), endpoint.max_in_flight
             if steered and dialect != "vllm":  # it has no queue to steer by
-                steered, lane.gate.limit = False, float(limit)
+                steered = False
+                lane.feel_its_way()
             return PlainTransport(endpoint.base_url, endpoint.model, dialect, key, endpoint.timeout, limit)
 
         async def look_at_endpoint() -> Queue | None:

@@ -84,8 +84,8 @@ async def _ask(
             async with session.post(url, data=body, headers=headers) as response:
                 text = await response.read()
             if response.status != 200:
-                after = response.headers.get("retry-after")
-                raise refusal_of(response.status, text.decode(errors="replace"), after, endpoint.base_url)
+                said = text.decode(errors="replace")
+                raise refusal_of(response.status, said, response.headers, endpoint.base_url)
             data = orjson.loads(text)
             return unwrapped(read_reply(data, len(data["choices"])), request, dialect).choices
         except RequestFailed:
