@@ -16,14 +16,15 @@ import fcntl
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 
@@ -41,10 +42,17 @@ class Endpoint:
     """One model behind one address."""
 
     def __init__(
-        self, name: str, machine: Machine, lengths: Lengths, faults: Faults, allowance: Allowance
+        self,
+        name: str,
+        machine: Machine,
+        lengths: Lengths,
+        faults: Faults,
+        allowance: Allowance,
+        gpus: "Gpus",
+        wake_delay: float = 0.0,
     ) -> None:
         self.name, self.machine, self.lengths, self.faults = name, machine, lengths, faults
-        self.allowance = allowance
+        self.allowance, self.gpus, self.wake_delay, self.asleep = allowance, gpus, wake_delay, False
         self.loop = asyncio.get_running_loop()
         self.batch = Batch(machine, self.loop.time())
         self._timer: asyncio.TimerHandle | None = None
@@ -53,6 +61,9 @@ class Endpoint:
         self.batch = Batch(self.machine, self.loop.time())
 
     def submit(self, connection: "Connection", data: bytes) -> None:
+        if self.asleep:  # vLLM would answer nonsense or hang
+            connection.send(500, {"error": {"message": "the model sleeps"}})
+            return
         at_once = len(self.batch.running) + len(self.batch.waiting)
         wait = self.allowance.admit(self.loop.time(), at_once) if self.allowance.refusal else None
         if wait == math.inf:
@@ -94,6 +105,25 @@ class Endpoint:
             self._timer.cancel()
         end = self.batch.next_end()
         self._timer = None if end is None else self.loop.call_at(end, self._wake)
+
+    def sleep(self, connection: "Connection") -> None:
+        """Level 1, once nothing runs: the GPU is free, the prefix cache is gone."""
+        if self.batch.running or self.batch.waiting:
+            self.loop.call_later(0.05, self.sleep, connection)
+            self._wake()
+            return
+        self.asleep = True
+        self.gpus.leave()
+        connection.send(200, b"")
+
+    def wake_up(self, connection: "Connection") -> None:
+        self.gpus.take()
+        self.asleep = False
+
+        def awake() -> None:
+            connection.send(200, b"")
+
+        self.loop.call_later(self.wake_delay, awake)
 
     def metrics(self) -> str:
         """The counters and gauges of vLLM that a client steers by, in vLLM's words."""
@@ -169,7 +199,11 @@ class Connection(asyncio.Protocol):
         elif path == "/reset":
             end.reset()
             self.send(200, {})
-        elif path == "/health":
+        elif path == "/sleep":
+            end.sleep(self)
+        elif path == "/wake_up":
+            end.wake_up(self)
+        elif path == "/reset_prefix_cache" or path == "/health":
             self.send(200, b"")
         else:
             self.send(404, {"error": {"message": f"no route {path}"}})
@@ -222,25 +256,38 @@ class Connection(asyncio.Protocol):
         )
 
 
-@contextmanager
-def gpu(path: Path | None) -> Iterator[None]:
-    """Hold a "GPU", as a lock file: two awake servers on one are an error, as with a real one.
+class Gpus:
+    """A server's part of "GPUs": a hundred bytes of a lock file each. Awake servers with more than one GPU has are an
+    error, as with real ones; the locks fall with the process, however it ends."""
 
-    Raises:
-        SystemExit: another server holds it.
-    """
-    if path is None:
-        yield
-        return
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SystemExit(f"torch.OutOfMemoryError: {path} is held by another server") from None
-        yield
+    def __init__(self, paths: Sequence[Path], share: float = 1.0) -> None:
+        self.paths, self.parts = paths, math.ceil(100 * share - 1e-6)
+        self._held: list[IO[bytes]] = []
+
+    def take(self) -> None:
+        """Raises SystemExit: others hold too much."""
+        for path in self.paths:
+            file = path.open("ab+")
+            self._held.append(file)
+            found = 0
+            for part in range(100):
+                if found == self.parts:
+                    break
+                with contextlib.suppress(OSError):
+                    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, part)
+                    found += 1
+            if found < self.parts:
+                self.leave()
+                raise SystemExit(
+                    f"torch.OutOfMemoryError: {path} is held by another server: {self.parts} % wanted, {found} % free"
+                )
+
+    def leave(self) -> None:
+        while self._held:
+            self._held.pop().close()
 
 
-async def serve(asked: argparse.Namespace) -> None:
+async def serve(asked: argparse.Namespace, gpus: Gpus) -> None:
     await asyncio.sleep(asked.start_delay)
     endpoint = Endpoint(
         asked.name,
@@ -248,11 +295,16 @@ async def serve(asked: argparse.Namespace) -> None:
         _of(Lengths, asked),
         Faults(asked.faults, tuple(asked.kinds or ()) or Faults.kinds),
         Allowance(**{name: getattr(asked, f"allow_{name}") for name in ALLOWED}),
+        gpus,
+        asked.wake_delay,
     )
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(endpoint), "127.0.0.1", asked.port, backlog=4096)
+    server = await loop.create_server(
+        lambda: Connection(endpoint), "127.0.0.1", asked.port, backlog=4096, reuse_port=True
+    )
     print(server.sockets[0].getsockname()[1], flush=True)
     ended = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
     if asked.until_eof:  # the process that started this one is gone
         loop.add_reader(0, lambda: None if os.read(0, 64) else ended.set())
     with contextlib.suppress(TimeoutError):
@@ -276,21 +328,29 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--faults", type=float, default=0.0, help="share of requests that fail")
     parser.add_argument("--kinds", nargs="*", help="of faults; all")
     parser.add_argument("--start-delay", type=float, default=0.0, help="seconds until it answers")
-    parser.add_argument("--gpu", type=Path, help="lock file that stands for the GPU")
+    parser.add_argument("--gpu", type=Path, nargs="+", default=[], help="lock files that stand for GPUs")
+    parser.add_argument("--share", type=float, default=1.0, help="of each of these GPUs")
+    parser.add_argument("--wake-delay", type=float, default=0.0, help="seconds until it is awake again")
     parser.add_argument("--life", type=float, default=3600.0, help="seconds until it ends by itself")
     parser.add_argument("--until-eof", action="store_true", help="end when stdin is closed")
     return parser
 
 
 def main() -> None:
-    asked = parser().parse_args()
-    with gpu(asked.gpu), contextlib.suppress(KeyboardInterrupt):
+    run(parser().parse_args())
+
+
+def run(asked: argparse.Namespace) -> None:
+    """Serve until the end of its life."""
+    gpus = Gpus(asked.gpu, asked.share)
+    gpus.take()
+    with contextlib.suppress(KeyboardInterrupt):
         try:
             import uvloop  # pyright: ignore[reportMissingImports]  # taken where it is there
         except ImportError:
-            asyncio.run(serve(asked))
+            asyncio.run(serve(asked, gpus))
         else:
-            uvloop.run(serve(asked))
+            uvloop.run(serve(asked, gpus))
 
 
 @dataclass

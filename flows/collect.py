@@ -17,6 +17,7 @@ from flows.answers import Answers, Case, cases_of, generate, judge_one, side_by_
 from flows.artifacts import progress_artifact
 from flows.progress import display
 from flows.readings import Readings
+from flows.recipe import Recipe
 from flows.run import Run, shards
 from flows.stage import fill, follow, together
 from judges.jury import Member
@@ -24,7 +25,11 @@ from records.schema import Completion, Prompt
 from records.store import Receipt, Row, Stage
 from serving.chat import Chat
 from serving.engine import Engine
-from serving.settings import Sampler
+from serving.placement import GENERATE as GENERATES
+from serving.placement import JUDGE as JUDGES
+from serving.placement import Part
+from serving.settings import Adapter, Sampler
+from serving.turns import Turns
 
 GENERATE, JUDGE = 1, 0
 """Priorities at a model: open rows are finished before new ones are begun."""
@@ -37,6 +42,60 @@ Step = Callable[..., None]
 """Told of finished rows."""
 Coming = asyncio.Future[list[Completion]]
 """One prompt's answers, as soon as they are there."""
+
+
+class Work:
+    """What is left to be asked of every model, so that each leaves its GPUs when its part is done."""
+
+    def __init__(
+        self,
+        turns: Turns,
+        recipe: Recipe,
+        samplers: Sequence[Sampler],
+        members: Sequence[Member],
+        shards: int,
+    ) -> None:
+        self._turns, self._recipe = turns, recipe
+        self._left: dict[Part, Counter[str]] = {GENERATES: Counter(), JUDGES: Counter()}
+        for sampler in samplers:
+            self._left[GENERATES][self._server(sampler.model)] += shards
+        for member in members:
+            if member.asks:
+                each = shards * (len(samplers) if member.scope == "completion" else 1)
+                self._left[JUDGES][self._server(member.asks)] += each
+
+    async def begin(self) -> None:
+        await self._turns.begin(self._left[GENERATES].keys(), self._left[JUDGES].keys())
+
+    def _server(self, model: str) -> str:
+        """The model that is served: an adapter's is its base."""
+        served = self._recipe.models.get(model)
+        return served.served_by if isinstance(served, Adapter) else model
+
+    def streams(self, sampler: Sampler, member: Member) -> bool:
+        """Whether the judge is there while the sampler answers, and judges each answer as it comes."""
+        asks = self._server(member.asks) if member.asks else None
+        together = self._turns.schedule.together(self._server(sampler.model), asks)
+        return member.scope == "completion" and together
+
+    async def wait_generator(self, sampler: Sampler) -> None:
+        await self._turns.wait(self._server(sampler.model), GENERATES)
+
+    async def wait_judge(self, member: Member) -> None:
+        if member.asks:
+            await self._turns.wait(self._server(member.asks), JUDGES)
+
+    async def generated(self, sampler: Sampler) -> None:
+        await self._one_less(self._server(sampler.model), GENERATES)
+
+    async def judged(self, member: Member) -> None:
+        if member.asks:
+            await self._one_less(self._server(member.asks), JUDGES)
+
+    async def _one_less(self, model: str, part: Part) -> None:
+        self._left[part][model] -= 1
+        if not self._left[part][model]:
+            await self._turns.finished(model, part)
 
 
 class StageFailed(Exception):
@@ -160,7 +219,8 @@ async def answer_and_judge(
     `rounds`: prompt's id -> times each sampler's n answers that it is to have; 1 where there is none. `so_far`: what an
     earlier call gave; only shards with prompts that are to have more since are gone through again.
 
-    A judge that sees answers side by side starts on a shard as soon as every sampler has answered that shard.
+    A judge that sees answers side by side starts on a shard as soon as every sampler has answered that shard. Where
+    models take turns on the GPUs, a judge whose turn comes later reads the answers from the store.
 
     Raises:
         StageFailed: more of a sampler's or judge's rows failed than `max_failed`, or more of a judge's verdicts could
@@ -168,6 +228,7 @@ async def answer_and_judge(
     """
     recipe, members = run.recipe, run.recipe.jury.members if judged else ()
     gates = {sampler.name: asyncio.Semaphore(recipe.shards_in_flight) for sampler in samplers}
+    judge_gates = {member.name: asyncio.Semaphore(recipe.shards_in_flight) for member in members}
     results = stages_of(run, samplers, members, identities)
     chunks = list(shards(prompts, recipe.shard_size))
     for own, before in zip(results, so_far, strict=False):
@@ -189,8 +250,10 @@ async def answer_and_judge(
     rows = {"completion": answers, "prompt": len(asked)}
     judging = {m.name: display().add(f"judge {m.name}", rows[m.scope] * len(m.aspects)) for m in members}
     readings = Readings(run.folder, recipe.models)
-    apart = [member for member in members if member.scope == "completion"]
+    work = Work(engine.turns, recipe, samplers, members, len(chunks))
+    await work.begin()
     loop = asyncio.get_running_loop()
+    answered = {(own.sampler.name, index): loop.create_future() for own in results for index, _ in chunks}
 
     async def judge(
         whose: Sequence[Answers], member: Member, index: int, chunk: list[Prompt], those: list[Coming]
@@ -205,15 +268,23 @@ async def answer_and_judge(
             own.judged.setdefault(member.name, {})[index] = receipt
         found, expected = judge_receipts(results, member.name), answers * len(member.aspects)
         _check_read(member.name, found, recipe.max_unjudged, expected)
+        await work.judged(member)
 
-    async def judge_together(member: Member, index: int, chunk: list[Prompt]) -> None:
-        those: list[Coming] = []
-        for completions in side_by_side([own.completions(index) for own in results]):
-            those.append(loop.create_future())
-            those[-1].set_result(completions)
-        await judge(results, member, index, chunk, those)
+    async def judge_stored(whose: Sequence[Answers], member: Member, index: int, chunk: list[Prompt]) -> None:
+        """Once everyone has answered the shard and the judge has its turn, from what is stored."""
+        for own in whose:
+            await answered[own.sampler.name, index]
+        await work.wait_judge(member)
+        async with judge_gates[member.name]:
+            those: list[Coming] = []
+            for completions in side_by_side([own.completions(index) for own in whose]):
+                those.append(loop.create_future())
+                those[-1].set_result(completions)
+            await judge(whose, member, index, chunk, those)
 
     async def one(own: Answers, index: int, chunk: list[Prompt]) -> None:
+        at_once = [member for member in members if work.streams(own.sampler, member)]
+        await work.wait_generator(own.sampler)
         async with gates[own.sampler.name]:
             chat, step = engine.chat(own.sampler.model, GENERATE), generating[own.sampler.name]
             coming: dict[str, Coming] = {prompt.id: loop.create_future() for prompt in chunk}
@@ -231,17 +302,23 @@ async def answer_and_judge(
                     chat,
                     step,
                     own.wanted,
-                    hand_on if apart else None,
+                    hand_on if at_once else None,
                 )
-                if all(index in other.receipts for other in results):  # this is the last sampler of the shard
-                    await together(judge_together(m, index, chunk) for m in members if m.scope == "prompt")
+                answered[own.sampler.name, index].set_result(None)
+                await work.generated(own.sampler)
 
-            await together(
-                [answer(), *(judge([own], member, index, chunk, list(coming.values())) for member in apart)]
-            )
+            those = list(coming.values())
+            await together([answer(), *(judge([own], member, index, chunk, those) for member in at_once)])
 
     async with progress_artifact():
-        await together(one(own, index, chunk) for index, chunk in chunks for own in results)
+        later = [
+            judge_stored(whose, member, index, chunk)
+            for index, chunk in chunks
+            for member in members
+            for whose in ([results] if member.scope == "prompt" else [[own] for own in results])
+            if member.scope == "prompt" or not work.streams(whose[0].sampler, member)
+        ]
+        await together([*(one(own, index, chunk) for index, chunk in chunks for own in results), *later])
     for own in results:
         _check(f"sampler {own.sampler.name}", own.receipts.values(), recipe.max_failed)
     for member in members:

@@ -33,6 +33,7 @@ from records.store import Receipt, Row, exclusive
 from reports.judge_card import render_card
 from serving.chat import Chat
 from serving.models import open_models
+from serving.placement import JUDGE as TURN
 
 SHARD_ROWS = 1000
 MAX_FAILED = 0.1
@@ -84,10 +85,13 @@ async def ask_all(subject: Subject, members: Sequence[Asked], folder: Path) -> d
                 chat = None
                 if name:
                     chat = readings.chat(own.member.name, name, own.stage, engine.chat(name, JUDGE))
+                # one judge after the other, each alone on the GPUs
+                await engine.turns.begin([], [name] if name else [])
                 receipts[own.member.name] = [
                     await judge_gold_shard(own, index, keys[start : start + SHARD_ROWS], chat)
                     for index, start in enumerate(range(0, len(keys), SHARD_ROWS))
                 ]
+                await engine.turns.finished(name, TURN)
         finally:
             if engine.usage.requests:
                 seconds_spent(folder, time.monotonic() - began)

@@ -34,7 +34,8 @@ async def collect(
     """
     prompts, dropped = gather_prompts(run)
     began = time.monotonic()
-    async with open_models(models_of(run.recipe, judged=judged), run.servers, display().say) as engine:
+    models, machine = models_of(run.recipe, judged=judged), run.recipe.machine
+    async with open_models(models, run.servers, display().say, machine) as engine:
         answers = await in_rounds(run, prompts, engine, judged=judged, again=again)
     seconds, asked = time.monotonic() - began, engine.usage.requests
     completions = [receipt for own in answers for receipt in own.receipts.values()]

@@ -18,6 +18,9 @@ from prompts.principle import wordings
 from prompts.sources import PromptSource
 from records.base import Strict
 from records.ids import fingerprint
+from serving.errors import WrongModel
+from serving.gpus import needs_of
+from serving.placement import Machine, schedule
 from serving.settings import Adapter, Classifier, Endpoint, LlamaCpp, Model, Name, Sampler, Vllm
 from trainers.settings import DPOSettings, SFTSettings
 
@@ -63,6 +66,9 @@ class Recipe(Strict):
     splits: SplitSettings = Field(default=SplitSettings(), json_schema_extra={"position": 3})
     """Which prompts are held out, where a source does not say."""
     models: dict[Name, Model] = Field(min_length=1, json_schema_extra={"position": 4})
+    machine: Machine | None = Field(default=None, json_schema_extra={"position": 4})
+    """The GPUs that `vllm` models share; None takes the NVIDIA GPUs that are there. Models that do not fit beside each
+    other are served by turns: those that answer first, those that judge last."""
     samplers: tuple[Sampler, ...] = Field(min_length=1, json_schema_extra={"position": 5})
     """Each answers every prompt."""
     judge: JudgeSettings = Field(json_schema_extra={"position": 6})
@@ -122,6 +128,12 @@ class Recipe(Strict):
                 raise ValueError(
                     f"models.{name}.served_by: {model.served_by!r} must name a model of kind vllm"
                 )
+        if self.machine is not None:
+            try:
+                for name, need in needs_of(self.models, self.machine).items():
+                    schedule({name: need}, self.machine, [name], [])
+            except WrongModel as error:
+                raise ValueError(str(error)) from error
         for stage in ("sft", "dpo"):
             settings = getattr(self.training, stage, None)
             if settings is not None:

@@ -21,6 +21,7 @@ from serving.errors import RequestFailed, ServingError
 from serving.late import Seconds
 from serving.limits import FIRST, START, Queue, Refusals, steer
 from serving.rates import Booking, PerMinute
+from serving.turns import Turns
 
 TRIES = 8
 """Times one request is sent before its row is given up. With the pauses between, about two minutes."""
@@ -265,6 +266,8 @@ class Engine:
     """The lanes of a run, by model name."""
 
     lanes: dict[str, Lane]
+    turns: Turns = field(default_factory=Turns)
+    """Of the models that share GPUs."""
 
     def chat(self, model: str, priority: int = 0) -> Chat:
         """The way to `model`, looked up when it is used: a finished stage needs none."""

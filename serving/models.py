@@ -1,6 +1,7 @@
 """A recipe's models as lanes. Managed servers start at the first request and end with the block, however it ends."""
 
 import asyncio
+import functools
 import logging
 import os
 import re
@@ -8,17 +9,21 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import aiohttp
 
 from serving.client import OpenAITransport, PlainTransport, Transport
 from serving.engine import Engine, Lane
 from serving.errors import ServingError, WrongModel
+from serving.gpus import detect, needs_of, read_ahead
 from serving.limits import Queue
+from serving.placement import Machine
 from serving.probe import dialect_of
 from serving.restrict import Dialect
 from serving.settings import Adapter, Classifier, Endpoint, LlamaCpp, Model, Vllm
+from serving.turns import Turns
+from serving.weights import resolve_gguf, resolve_transformers
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +45,15 @@ class Server(Protocol):
     def alive(self) -> bool: ...
 
 
+@runtime_checkable
+class Sleeper(Protocol):
+    """A server that can free its GPU without ending; `serving.vllm`."""
+
+    async def sleep(self) -> bool: ...
+
+    async def wake(self) -> bool: ...
+
+
 class Managed:
     """One managed server and everything that waits for it."""
 
@@ -49,8 +63,11 @@ class Managed:
         build: Callable[[], Server],
         say: Callable[[str], None],
         patience: float | None = None,
+        turn: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        """`turn`: waited for before the server is started, where models take turns."""
         self.name, self._build, self._say, self._patience = name, build, say, patience or PATIENCE
+        self._turn, self._asleep = turn, False
         self._server: Server | None = None
         self.address = ""
         """Of the running server, or of the last one."""
@@ -66,9 +83,15 @@ class Managed:
         Raises:
             ServingError: it did not start; said again to everybody who asks.
         """
+        if self._turn is not None:
+            await self._turn()
         async with self._changing:
             if self._failure is not None:
                 raise self._failure
+            if self._server is not None and self._asleep:
+                self._asleep = False
+                if not await self._wake(self._server):
+                    await self._end()
             if self._server is None:
                 began = time.monotonic()
                 self._say(f"starting {self.name} …")
@@ -136,6 +159,32 @@ class Managed:
         async with self._changing:
             await self._end()
 
+    async def leave(self, again: bool) -> None:
+        """Free the GPU: sleep where the model comes back and its server can, else stop."""
+        for lane in self.lanes:
+            await lane.close()
+        async with self._changing:
+            server = self._server
+            if again and isinstance(server, Sleeper) and await server.sleep():
+                self._asleep = True
+                self._say(f"{self.name} sleeps until its next turn")
+            else:
+                await self._end()
+
+    async def _wake(self, server: Server) -> bool:
+        began = time.monotonic()
+        awake = await server.wake() if isinstance(server, Sleeper) else False
+        self._say(
+            f"{self.name} {f'is awake after {time.monotonic() - began:.0f} s' if awake else 'did not wake'}"
+        )
+        return awake
+
+    def draining(self) -> bool:
+        """Whether everything that was left to be asked is at the server."""
+        return any(lane.stats.answered for lane in self.lanes) and not any(
+            lane.gate.waiting for lane in self.lanes
+        )
+
 
 COUNTERS = r"^(?:vllm:(?:prompt|generation)_tokens_total|llamacpp:(?:prompt_tokens|tokens_predicted)_total)\S* (\S+)$"
 QUEUE = r"^vllm:num_requests_(running|waiting)(?:\{\S*\})? (\S+)$"
@@ -173,9 +222,14 @@ def _dialect(model: Model) -> Dialect:
 
 @asynccontextmanager
 async def open_models(
-    models: dict[str, Model], folder: Path, say: Callable[[str], None] = log.info
+    models: dict[str, Model],
+    folder: Path,
+    say: Callable[[str], None] = log.info,
+    machine: Machine | None = None,
 ) -> AsyncIterator[Engine]:
     """Lanes to `models`. `folder` takes logs and pid files; servers an earlier run left behind are ended first.
+
+    `machine`: the GPUs that vLLM models share; None takes those that are there. See `serving.turns`.
 
     Raises:
         WrongModel: a key's environment variable is not set, or an endpoint cannot be reached.
@@ -190,34 +244,60 @@ async def open_models(
     for name, model in models.items():
         if isinstance(model, Adapter):
             adapters.setdefault(model.served_by, {})[name] = Path(model.model)
+    turns = _turns(models, managed, machine)
     for name, model in models.items():
         if isinstance(model, LlamaCpp | Vllm):
-            managed[name] = Managed(name, _builder(name, model, folder, adapters.get(name, {})), say)
+            build = _builder(name, model, folder, adapters.get(name, {}), turns)
+            managed[name] = Managed(name, build, say, turn=functools.partial(turns.wait_any, name))
     checked = Once(lambda: _check_endpoints(models))
     try:
         for name, model in models.items():
             lanes[name] = _lane(name, model, managed, checked)
-        yield Engine(lanes)
+        yield Engine(lanes, turns)
     finally:
+        await turns.close()
         for lane in lanes.values():
             await lane.close()
         await asyncio.gather(*(server.stop() for server in managed.values()))
 
 
+def _turns(models: dict[str, Model], managed: dict[str, Managed], machine: Machine | None) -> Turns:
+    """The turns of the vLLM models among these; all at once where no GPU is known."""
+    if not any(isinstance(model, Vllm) for model in models.values()):
+        return Turns()
+    known = machine or detect()
+    if known is None:
+        return Turns()
+    weights: dict[str, Path] = {}
+
+    async def fetch(name: str) -> None:
+        model = models[name]
+        weights[name] = await asyncio.to_thread(resolve_transformers, model.model, model.revision)
+
+    async def warm(name: str) -> None:
+        await asyncio.to_thread(read_ahead, weights[name])
+
+    async def leave(name: str, again: bool) -> None:
+        await managed[name].leave(again)
+
+    return Turns(
+        needs_of(models, known), known, leave, fetch, warm, draining=lambda name: managed[name].draining()
+    )
+
+
 def _builder(
-    name: str, model: LlamaCpp | Vllm, folder: Path, adapters: dict[str, Path]
+    name: str, model: LlamaCpp | Vllm, folder: Path, adapters: dict[str, Path], turns: Turns
 ) -> Callable[[], Server]:
     """Resolving weights may take minutes, so it waits until somebody asks."""
 
     def build() -> Server:
         if isinstance(model, LlamaCpp):
             from serving.llamacpp import LlamaCppServer
-            from serving.weights import resolve_gguf
 
             return LlamaCppServer(name, model, resolve_gguf(model.model, model.revision), folder)
         from serving.vllm import VllmServer
 
-        return VllmServer(name, model, folder, adapters)
+        return VllmServer(name, model, folder, adapters, turns.place(name))
 
     return build
 

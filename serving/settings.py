@@ -5,9 +5,9 @@ model does: addresses, slots, timeouts and limits can change between two halves 
 """
 
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from records.base import Strict
 
@@ -92,10 +92,24 @@ class Vllm(Serving):
     """Of the weights, as vLLM names it; auto takes the checkpoint's."""
     start_timeout: float = Field(default=1200, gt=0)
     """Seconds until the server must answer; a large model loads for minutes."""
+    gpu_memory: float | None = Field(default=None, gt=0)
+    """GiB it may take of each of its GPUs, weights and cache; None: `gpu-memory-utilization` of `args` says, else it is
+    vLLM's 0.92 of the GPU. Models that fit beside each other are served at one time."""
 
     @property
     def identity(self) -> dict[str, Any]:
         return super().identity | {"dtype": self.dtype, "quantization": self.args.get("quantization")}
+
+    def arg(self, *names: str) -> str | int | float | bool | None:
+        """A flag of `args`, under any of its names, however it is spelled."""
+        given = {name.lstrip("-").replace("_", "-"): value for name, value in self.args.items()}
+        return next((given[name] for name in names if name in given), None)
+
+    @model_validator(mode="after")
+    def _one_word_on_memory(self) -> Self:
+        if self.gpu_memory is not None and self.arg("gpu-memory-utilization") is not None:
+            raise ValueError("gpu_memory and args.gpu-memory-utilization say the same; give one of them")
+        return self
 
 
 class Adapter(Serving):

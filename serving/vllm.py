@@ -12,7 +12,10 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+import aiohttp
+
 from serving.errors import WrongModel
+from serving.gpus import Place
 from serving.process import ServerProcess
 from serving.settings import Vllm
 from serving.weights import resolve_transformers
@@ -32,16 +35,28 @@ OURS = ("host", "port", "served-model-name", "model", "generation-config", "lora
 class VllmServer(ServerProcess):
     """vLLM on a model that `serving.weights` finds, as a managed server that knows it as `name`.
 
-    `adapters`: LoRA folders served beside the base model, by the name requests give. The weights are fetched
-    here, so this may take minutes: call it off the event loop.
+    `adapters`: LoRA folders served beside the base model, by the name requests give. `place`: its share of each GPU's
+    memory and its environment, from `serving.gpus`. The weights are fetched here, so this may take minutes: call it off
+    the event loop.
     """
 
     def __init__(
-        self, name: str, settings: Vllm, folder: Path, adapters: Mapping[str, Path] | None = None
+        self,
+        name: str,
+        settings: Vllm,
+        folder: Path,
+        adapters: Mapping[str, Path] | None = None,
+        place: Place | None = None,
     ) -> None:
         launcher = find_vllm(settings.python)
         weights = resolve_transformers(settings.model, settings.revision)
-        flags, env = arguments(name, settings, dict(adapters or {}), on_cpu=not has_gpu())
+        flags, env = arguments(name, settings, dict(adapters or {}), on_cpu=not (place or has_gpu()))
+        if place is not None:
+            flags |= {"gpu-memory-utilization": place.share}
+            env = place.env | env
+        self.sleeps = flags.get("enable-sleep-mode") is True
+        if self.sleeps:
+            env = {"VLLM_SERVER_DEV_MODE": "1"} | env  # else there is no route to sleep by; loopback only
         if knows(tuple(launcher), "disable_uvicorn_access_log"):
             flags = {"disable-uvicorn-access-log": True, **flags}
 
@@ -60,6 +75,30 @@ class VllmServer(ServerProcess):
         pooling = settings.args.get("runner") == "pooling"  # a reward model does not chat
         timeout = settings.start_timeout
         super().__init__(name, name, command, folder, env=env, start_timeout=timeout, canary=not pooling)
+
+    async def sleep(self) -> bool:
+        """Level 1: the weights go to the host's memory, the cache is dropped. False: it cannot, stop it instead.
+
+        Level 2 drops the weights too and answers nonsense without a word unless all of them are loaded again in the
+        right order (vllm#29341, #16564): a restart costs little more and cannot go wrong silently.
+        """
+        # the default mode aborts what runs
+        return self.sleeps and await self._post("/sleep?level=1&mode=wait")
+
+    async def wake(self) -> bool:
+        """False: it did not wake; start it anew."""
+        return await self._post("/wake_up") and await self._post("/reset_prefix_cache")
+
+    async def _post(self, route: str) -> bool:
+        try:
+            timeout = aiohttp.ClientTimeout(total=self.start_timeout)
+            async with (
+                aiohttp.ClientSession(f"http://127.0.0.1:{self.port}", timeout=timeout) as http,
+                http.post(route) as reply,
+            ):
+                return reply.status == 200
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return False
 
 
 def find_vllm(python: str | None) -> list[str]:

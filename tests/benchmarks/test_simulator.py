@@ -191,6 +191,22 @@ def test_two_servers_on_one_gpu_are_an_error(tmp_path: Path):
     assert model.process.returncode == 0
 
 
+def test_servers_that_fit_beside_each_other_share_a_gpu_and_a_sleeping_one_takes_none(tmp_path: Path):
+    half = {"gpu": tmp_path / "gpu0", "share": 0.5}
+    with simulator(**half) as first, simulator(**half):
+        with (
+            pytest.raises(RuntimeError, match="1 % wanted, 0 % free"),
+            simulator(gpu=tmp_path / "gpu0", share=0.01),
+        ):
+            pass
+        get(first, "/sleep?level=1&mode=wait")
+        with simulator(**half):
+            pass
+        get(first, "/wake_up")
+        with pytest.raises(RuntimeError, match="OutOfMemoryError"), simulator(**half):
+            pass
+
+
 async def test_more_requests_than_slots_are_served_in_turn_and_starvation_is_seen():
     with simulator(speed=FAST, slots=4) as model:
         transport = transport_to(model)
@@ -208,4 +224,4 @@ async def test_more_requests_than_slots_are_served_in_turn_and_starvation_is_see
 
 def test_an_unknown_route_is_refused():
     with simulator() as model, pytest.raises(urllib.error.HTTPError, match="404"):
-        get(model, "/sleep")
+        get(model, "/nowhere")
