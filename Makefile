@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 UV := uv==0.13.9
 
-.PHONY: quickstart test test-vllm bench-pipeline bench-judges docs lint format lock clean
+.PHONY: quickstart test test-vllm bench-pipeline bench-peers bench-judges docs lint format lock clean
 
 quickstart: $(READY)
 	$(BIN)/zephyr run recipes/quickstart.yaml
@@ -19,6 +19,10 @@ test-vllm: $(READY)
 # The pipeline against a bare asyncio loop, on simulated servers; a quarter of an hour. A tenth of it: make bench-pipeline ROWS=0.1
 bench-pipeline: $(READY)
 	$(BIN)/python -m benchmarks.pipeline --rows $(or $(ROWS),1)
+
+# Beside distilabel, curator and Data Designer, each in an environment of its own; under half an hour. make bench-peers ROWS=0.1
+bench-peers: $(READY)
+	$(BIN)/python -m benchmarks.peers --rows $(or $(ROWS),1) --out benchmarks/results/peers.json
 
 # The quickstart's judge on labels of people, from files under ../shared/data or DATA=
 bench-judges: $(READY)

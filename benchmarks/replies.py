@@ -2,7 +2,8 @@
 
 An answer opens with its quality (`q731` is 0.731) and is as long as a lognormal draw says. Asked for one token with
 log-probabilities, for a choice or for JSON under a schema, the model judges: it reads the qualities in its prompt and
-grades them truly, so a pipeline's scores can be checked against what was planted.
+grades them truly, so a pipeline's scores can be checked against what was planted. It also speaks the forms in which
+others ask for several texts to be rated at once: UltraFeedback's blocks, and fenced JSON under a schema it is shown.
 """
 
 import json
@@ -23,6 +24,8 @@ WORDS = (
 STOCK = WORDS * 500
 NORMAL = NormalDist()
 QUALITY = re.compile(r"\bq(\d{3})\b")
+SHOWN_SCHEMA = re.compile(r"<response_schema>\s*(\{.*\})\s*</response_schema>", re.DOTALL)
+BLOCKS = "#### Output for Text"
 
 Body = dict[str, Any]
 
@@ -39,6 +42,8 @@ class Lengths:
 
     mean: float = 300.0
     sigma: float = 0.7
+    seeded: int = 1
+    """0: a request's seed changes nothing, so clients that send none do the same work."""
 
     def draw(self, *parts: object) -> int:
         spread = NORMAL.inv_cdf(min(max(luck("length", *parts), 1e-9), 1 - 1e-9))
@@ -57,7 +62,12 @@ class Said:
 
 def shown(body: Body) -> str:
     """All a model reads, as one text."""
-    return "\n".join(f"{message['role']}: {message.get('content') or ''}" for message in body["messages"])
+    return "\n".join(f"{message['role']}: {_text(message.get('content'))}" for message in body["messages"])
+
+
+def _text(content: str | list[Body] | None) -> str:
+    """A message's text; some clients send it in parts."""
+    return "".join(part["text"] for part in content) if isinstance(content, list) else content or ""
 
 
 def planted(text: str) -> list[float]:
@@ -83,10 +93,30 @@ def _say(body: Body, prompt: str, lengths: Lengths, i: int) -> Said:
         return Said(text, tokens_of(text))
     if body.get("logprobs") and most <= 4:
         return _graded(_grades(prompt)[0], body.get("top_logprobs") or 0)
-    asked = (body.get("model"), prompt, body.get("seed"), i)
-    tokens = lengths.draw(*asked)
+    if rated := _rated(prompt):
+        return Said(rated, lengths.draw("rated", *sorted(planted(prompt))))
+    asked = (body.get("model"), prompt, body.get("seed") if lengths.seeded else None, i)
+    tokens = most if body.get("ignore_eos") else lengths.draw(*asked)
     text = f"q{int(1000 * (0.3 * luck('model', asked[0]) + 0.7 * luck('answer', *asked))):03d} {STOCK}"
     return Said(text[: min(tokens, most) * 4], min(tokens, most), "stop" if tokens <= most else "length")
+
+
+def rating(quality: float) -> int:
+    """1 to 5, as it is written where several texts are rated at once."""
+    return 1 + min(4, int(quality * 5))
+
+
+def _rated(prompt: str) -> str | None:
+    """Several texts rated at once, in the form the prompt asks for."""
+    if schema := SHOWN_SCHEMA.search(prompt):
+        form = json.loads(schema[1])
+        return f"```json\n{json.dumps(conform(form, form, iter(planted(prompt))))}\n```"
+    if BLOCKS in prompt and (grades := planted(prompt)):
+        return "\n\n".join(
+            f"{BLOCKS} {i}\nRating: {rating(grade)}\nRationale: {WORDS.strip()}."
+            for i, grade in enumerate(grades, 1)
+        )
+    return None
 
 
 def _grades(prompt: str) -> list[float]:

@@ -48,14 +48,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     )
 
 
-def finish(name: str, metrics: dict[str, Any]) -> None:
-    """The last line: one JSON object."""
+def finish(name: str, metrics: dict[str, Any], path: Path | None = None) -> None:
+    """The last line: one JSON object; the same in the file at `path`."""
     date = datetime.now(UTC).isoformat(timespec="seconds")
-    print(
-        json.dumps(
-            {"name": name, "metrics": metrics, "machine": machine(), "versions": versions(), "date": date}
-        )
-    )
+    result = {"name": name, "metrics": metrics, "machine": machine(), "versions": versions(), "date": date}
+    if path is not None:
+        path.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
 
 
 def _shown(cell: Any) -> str:

@@ -151,6 +151,8 @@ class Endpoint:
             "faults": dict(self.faults.planted),
             "allowance": self.allowance.stats(),
             "area": self.batch.counts.area,
+            "first": self.batch.counts.first,
+            "last": self.batch.counts.last,
         }
 
 
@@ -222,7 +224,7 @@ class Connection(asyncio.Protocol):
                 "choices": [
                     {
                         "index": i,
-                        "message": {"role": "assistant", "content": one.text, "refusal": None},
+                        "message": {"role": "assistant", "content": content(one, fault), "refusal": None},
                         "logprobs": one.logprobs,
                         "finish_reason": "abort" if fault == "abort" else one.finish_reason,
                     }
@@ -254,6 +256,11 @@ class Connection(asyncio.Protocol):
             % (status, headers, len(data))
             + data
         )
+
+
+def content(said: Said, fault: Fault | None) -> str:
+    """vLLM's abort is an ordinary reply with a text that breaks off."""
+    return said.text[: len(said.text) // 2] if fault == "abort" else said.text
 
 
 class Gpus:

@@ -1,0 +1,1 @@
+"""Other makers of preference data beside this project: the same prompts, simulated servers and machine."""
