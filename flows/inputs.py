@@ -2,7 +2,9 @@
 
 from flows.recipe import Recipe
 from flows.run import Run, shards
+from judges.rules import RuleError, Rules, read_constraints
 from pairs.splits import split_of
+from prompts.load import PromptError
 from prompts.sources import load_prompts
 from records.arrow import plain_prompt
 from records.schema import Dropped, Prompt
@@ -11,12 +13,17 @@ from serving.settings import Adapter, Model
 
 
 def gather_prompts(run: Run) -> tuple[list[Prompt], list[Dropped]]:
-    """The recipe's prompts, each once and with its split, sealed in the run's folder."""
+    """The recipe's prompts, each once and with its split, sealed in the run's folder.
+
+    Raises:
+        PromptError: a source cannot be read, or a prompt's constraint cannot be checked; nothing was asked.
+    """
     found: dict[str, Prompt] = {}
     dropped: list[Dropped] = []
     for source in run.recipe.prompts:
         prompts, lost = load_prompts(source)
         dropped += lost
+        check_constraints(run.recipe, source.label, prompts)
         for prompt in prompts:
             if prompt.id in found:
                 dropped.append(
@@ -28,6 +35,20 @@ def gather_prompts(run: Run) -> tuple[list[Prompt], list[Dropped]]:
     prompts = list(found.values())
     store_prompts(run.prompts_stage(), prompts, run.recipe.shard_size)
     return prompts, dropped
+
+
+def check_constraints(recipe: Recipe, source: str, prompts: list[Prompt]) -> None:
+    """Whether the judge `rules`, where there is one, can read all that it will check.
+
+    Raises:
+        PromptError: it cannot; names the source, the prompt and the constraint.
+    """
+    for rules in (member for member in recipe.jury.members if isinstance(member, Rules)):
+        for prompt in prompts:
+            try:
+                read_constraints(prompt, rules.reference)
+            except RuleError as error:
+                raise PromptError(f"{source}: {error}") from error
 
 
 def models_of(recipe: Recipe, *, judged: bool = True) -> dict[str, Model]:

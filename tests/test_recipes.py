@@ -1,13 +1,17 @@
 """Every recipe loads; a wrong one is refused with the field, the value and what was wanted."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from flows.inputs import gather_prompts
 from flows.recipe import RecipeError, load_recipe
+from flows.run import Run
 from judges.rating import Rating
+from prompts.load import PromptError
 from prompts.sources import load_prompts
 
 ROOT = Path(__file__).parent.parent
@@ -336,3 +340,29 @@ def with_prompt_file(folder: Path, judge: str, slots: list[str]) -> Path:
     )
     kind = {"kind": judge, "model": "one", "prompt": str(folder / "mine.md")}
     return write(folder, SMALL | {"judge": kind})
+
+
+@pytest.mark.parametrize(
+    ("row", "judge", "said"),
+    [
+        ({"constraints": [{"kind": "max_wrods", "n": 3}]}, {"kind": "rules"}, "constraint 1: .*max_wrods"),
+        ({"constraints": [{"kind": "max_words"}]}, {"kind": "rules"}, "constraint 1: .*n: Field required"),
+        (
+            {"reference": "blue"},
+            {"kind": "rules", "reference": "last"},
+            "reference='blue', wanted one that ends in",
+        ),
+    ],
+)
+def test_a_constraint_that_cannot_be_checked_is_refused_before_anything_is_asked(
+    tmp_path: Path, row: dict[str, Any], judge: dict[str, Any], said: str
+):
+    (tmp_path / "mine.jsonl").write_text(json.dumps({"prompt": "Explain tea."} | row))
+    sources = [{"file": str(tmp_path / "mine.jsonl")}]
+    run = Run.at(load_recipe(write(tmp_path, SMALL | {"prompts": sources, "judge": judge})), tmp_path)
+    with pytest.raises(PromptError, match=f"^mine: prompt .*{said}"):
+        gather_prompts(run)
+    assert not run.folder.exists()
+    other = {"kind": "rating", "model": "one"}
+    unread = Run.at(load_recipe(write(tmp_path, SMALL | {"prompts": sources, "judge": other})), tmp_path)
+    assert len(gather_prompts(unread)[0]) == 1, "no judge would check it"

@@ -14,6 +14,8 @@ from tests.judges.examples import completion, model, prompt, said
 JUDGES: dict[str, Settings] = {
     "rating": Rating(model="j"),
     "rating by samples": Rating(model="j", samples=3),
+    "rating, then a reason": Rating(model="j", grade="short"),
+    "rating after reasons": Rating(model="j", grade="full"),
     "critique": Critique(model="j"),
     "pairwise": Pairwise(model="j"),
     "ultrafeedback": UltraFeedback(model="j", aspects=("helpfulness",)),

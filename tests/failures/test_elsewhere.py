@@ -51,6 +51,13 @@ ELSEWHERE = {
         "tests/pairs/test_dataset_trains.py::test_trl_trains_on_the_folder_unchanged",
         "tests/trainers/test_rows.py::test_columns_that_would_be_misread_are_refused",
     ),
+    "princeton-nlp/SimPO and RLHFlow: rewards, which have no scale, are averaged with ratings or across prompts": (
+        "tests/judges/test_jury.py::test_a_jury_that_cannot_mean_what_it_says_is_refused",
+        "tests/judges/test_reward_model.py::test_standardised_within_the_prompt_rewards_and_ratings_count_alike",
+    ),
+    "bespokelabsai/curator, issues 127 and 148: a text the prompt is made of changes, and the old answers come back": (
+        "tests/judges/test_rating.py::test_changing_the_wording_or_the_aspect_is_a_new_question",
+    ),
     "OpenBMB/UltraFeedback: its prompts hold a part of TruthfulQA": (
         "tests/pairs/test_preflight.py::test_benchmark_prompts_are_found_whole_and_by_thirteen_words",
     ),

@@ -9,7 +9,7 @@ from flows.run import shards
 from judges.jury import Jury, combine_prompt
 from judges.rating import Rating
 from pairs.best_of_n import SftRow, best_of_n
-from pairs.candidates import Candidate, Selection
+from pairs.candidates import Candidate
 from pairs.policies import PairSettings, Policy, make_pairs, pair_all
 from pairs.rows import pair_row
 from pairs.splits import find_leaks
@@ -93,8 +93,8 @@ def test_an_answer_that_could_not_be_judged_is_the_worst_one(policy: Policy):
         made = make_pairs(asked, candidates(asked, [4, None, 3, 2]), PairSettings(policy=policy))
         models = {m for pair in pairs_of(made) for m in (pair.chosen.model, pair.rejected.model)}
         assert "m1" not in models and len(models) >= 2
-    best = best_of_n(asked, candidates(asked, [None, 3]), Selection())
-    assert isinstance(best, SftRow) and best.completion.model == "m1" and best.n == 1
+    best = best_of_n(asked, candidates(asked, [None, 3, 2]))
+    assert isinstance(best, SftRow) and best.completion.model == "m1" and best.n == 2
 
 
 def test_one_unreadable_judgement_throws_away_the_other_answers():

@@ -70,11 +70,12 @@ async def test_what_a_judge_writes_is_run_as_code(code: str):
 
 
 def test_anything_is_run_as_code_anywhere():
-    """The same, for every file of ours."""
+    """The same, for every file of ours; allenai/open-instruct, scripts/synth_pref/parse_preferences.py, also left a
+    `breakpoint()` in its parser."""
     for path in (path for room in ROOMS for path in (ROOT / room).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                assert node.func.id not in ("eval", "exec", "compile"), f"{path}:{node.lineno}"
+                assert node.func.id not in ("eval", "exec", "compile", "breakpoint"), f"{path}:{node.lineno}"
 
 
 async def test_a_blank_line_in_a_rationale_shifts_the_ratings():
@@ -300,6 +301,48 @@ async def test_a_digit_with_a_space_before_it_does_not_count():
     reply = said(" 4", logprobs={" 4": math.log(0.6), "4": math.log(0.2), " 2": math.log(0.2)})
     verdicts, _ = await ask(Rating(model="j"), reply)
     assert [v.score for v in verdicts] == [pytest.approx(0.8 * 4 + 0.2 * 2)] * 2
+
+
+@pytest.mark.parametrize("first", ["\n", "<think>", "**", "Grade", "Score"])
+async def test_the_first_token_is_a_grade_whatever_it_is(first: str):
+    """MariSchn/ActiveUltraFeedback, activeuf/oracle/get_raw_annotations.py: position 0 is read though the answer
+    may begin otherwise; what little the digits have there becomes a whole distribution."""
+    reply = said(f"{first}4", logprobs={first: math.log(0.97), "1": math.log(0.02), "5": math.log(0.01)})
+    verdicts, _ = await ask(Rating(model="j"), reply)
+    assert [(v.score, v.status) for v in verdicts] == [(None, "off_scale")] * 2
+
+
+async def test_a_digit_in_the_reasons_is_taken_for_the_score():
+    """confident-ai/deepeval, deepeval/metrics/g_eval/utils.py, looks for a token that equals the score, wherever it
+    is."""
+    tokens = ['{"reasons": "', "2", " of ", "5", ' are wrong", "score": "', "2", '"}']
+    sure = {"5": math.log(0.9), "4": math.log(0.1)}
+    unsure = {"2": math.log(0.6), "1": math.log(0.4)}
+    told = tuple(Token(t, {"2": sure, "5": sure}.get(t, {})) for t in tokens[:5])
+    reply = Reply((Choice("".join(tokens), "stop", (*told, Token("2", unsure), Token('"}', {}))),))
+    [verdict], _ = await ask(Rating(model="j", grade="full"), reply, "Tea.")
+    assert verdict.score == pytest.approx(1.6)
+
+
+@pytest.mark.parametrize(
+    "whole", ['{"score": "4", "reason": "so"}', '{"reasons": "so and so", "score": "4"}']
+)
+async def test_json_that_is_cut_off_loses_or_changes_its_score(whole: str):
+    """Judge JSON in allenai/open-instruct, open_instruct/judge_utils.py: what a pattern finds in the broken text
+    counts, and else 0.0. Here every beginning of an answer gives its score or none."""
+    grade = "short" if whole.startswith('{"score"') else "full"
+    for length in range(1, len(whole)):
+        [verdict], _ = await ask(Rating(model="j", grade=grade), said(whole[:length], "length"), "Tea.")
+        assert (verdict.score, verdict.status) in ((4.0, "ok"), (None, "truncated")), whole[:length]
+
+
+async def test_a_verdict_off_the_menu_falls_back_to_an_earlier_one():
+    """What UKGovernmentBEIS/inspect_ai guards against: a quoted grade counts where the last one cannot be read."""
+    [verdict], _ = await ask(Critique(model="j"), "It says: Overall score: 10\nOverall score: eleven", "Tea.")
+    assert (verdict.score, verdict.status) == (None, "parse_error")
+    last = '{"score": "5", "reason": "as it says"} but {"score": "9", "reason": "mine"}'
+    [verdict], _ = await ask(Rating(model="j", grade="short"), last, "Tea.")
+    assert (verdict.score, verdict.status) == (None, "parse_error")
 
 
 async def test_a_ten_is_found_as_one_token_or_not_at_all():
