@@ -24,9 +24,10 @@ bench-pipeline: $(READY)
 bench-peers: $(READY)
 	$(BIN)/python -m benchmarks.peers --rows $(or $(ROWS),1) --out benchmarks/results/peers.json
 
-# The quickstart's judge on labels of people, from files under ../shared/data or DATA=
+# The quickstart's model as a judge, on labels of people under ../shared/data or DATA=, and what its prompt's layout costs
 bench-judges: $(READY)
 	$(BIN)/python -m benchmarks.judges --data $(or $(DATA),../shared/data) --write
+	$(BIN)/python -m benchmarks.prefix --data $(or $(DATA),../shared/data)
 
 # Commands, options, recipes, code and links in README.md and docs/. Field tables: python docs/fields.py
 docs: $(READY)

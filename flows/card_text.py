@@ -30,11 +30,17 @@ def lines(card: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("one person against the others", figure(people["one_out"])))
     orders = card["orders"]
     rows.append(
-        (
-            "same verdict in both orders",
-            figure(orders["consistent"]) if orders else "not tried: judged alone, or in both orders at once",
-        )
+        ("the two orders agree", figure(orders["consistent"]) if orders else "judged alone: no order to try")
     )
+    if orders:
+        kinds = {
+            "agree": ("same_winner", "both_tie"),
+            "flip": ("first_twice", "second_twice"),
+            "tie": ("tie_and_winner",),
+        }
+        counts = [f"{sum(orders[one] for one in own)} {kind}" for kind, own in kinds.items()]
+        flips = f"{orders['first_twice']} flips to the first, {orders['second_twice']} to the second"
+        rows.append(("orders", f"{', '.join(counts)} and winner, {orders['failed']} failed; {flips}"))
     for name, what in (("longer", "the longer"), ("lists", "the one with a list"), ("first", "the first")):
         own = card[name]
         rows.append((f"prefers {what}, more than people do", figure(own["excess"])))

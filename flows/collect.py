@@ -19,7 +19,7 @@ from flows.progress import display
 from flows.readings import Readings
 from flows.recipe import Recipe
 from flows.run import Run, shards
-from flows.stage import fill, follow, together
+from flows.stage import chains, fill, follow, together
 from judges.jury import Member
 from records.schema import Completion, Prompt
 from records.store import Receipt, Row, Stage
@@ -166,10 +166,11 @@ async def judge_shard(
     chat: Chat | None,
     step: Step,
     again: Collection[str] = (),
+    in_turn: asyncio.Semaphore | None = None,
 ) -> Receipt:
     """One judge's verdicts on one shard, a row for each case, as the answers come: of one sampler, or of all.
 
-    `again`: statuses whose judgements are asked anew.
+    `again`: statuses whose judgements are asked anew. `in_turn`: see `follow`.
     """
     cases: dict[str, Case] = {}
 
@@ -199,7 +200,7 @@ async def judge_shard(
         return keys_of(prompt, await answer)
 
     shard = stage.open(index, without=failed if again else None)
-    return await follow(shard, map(arriving, prompts, answers), verdict, step)
+    return await follow(shard, map(arriving, prompts, answers), verdict, step, in_turn)
 
 
 async def answer_and_judge(
@@ -250,6 +251,9 @@ async def answer_and_judge(
     rows = {"completion": answers, "prompt": len(asked)}
     judging = {m.name: display().add(f"judge {m.name}", rows[m.scope] * len(m.aspects)) for m in members}
     readings = Readings(run.folder, recipe.models)
+    chained = {
+        m.name: asyncio.Semaphore(chains(recipe.models[m.asks])) for m in members if m.asks and m.alike
+    }
     work = Work(engine.turns, recipe, samplers, members, len(chunks))
     await work.begin()
     loop = asyncio.get_running_loop()
@@ -263,7 +267,9 @@ async def answer_and_judge(
         asks = None
         if member.asks:
             asks = readings.chat(member.name, member.asks, stage, engine.chat(member.asks, JUDGE))
-        receipt = await judge_shard(member, name, stage, index, chunk, those, asks, step, again)
+        receipt = await judge_shard(
+            member, name, stage, index, chunk, those, asks, step, again, chained.get(member.name)
+        )
         for own in whose:
             own.judged.setdefault(member.name, {})[index] = receipt
         found, expected = judge_receipts(results, member.name), answers * len(member.aspects)

@@ -11,10 +11,12 @@ from judges.canaries import best_of, canaries
 from judges.compared import Judged
 from judges.gold import GoldItem
 from judges.jury import Member, Score, combine, combine_prompt
+from judges.pairwise import Pairwise
 from judges.scores import Cost
 from records.ids import chance, fingerprint
 from records.schema import Completion, Dropped, Judgement, Prompt, Usage
 from records.store import Receipt, Row, Stage
+from serving.chat import unpack
 from serving.errors import RequestFailed
 from serving.settings import Endpoint
 
@@ -76,10 +78,9 @@ class Asked:
         return found
 
 
-async def ask(key: str, question: Question, judge: Judge, member: Member, asked: str) -> Row:
-    """One question's verdicts, one per answer shown. Ids sort by place, so a judge that sorts by id keeps the order."""
-    prompt, texts, aspect = question
-    shown = [
+def completions_of(prompt: Prompt, texts: Sequence[str]) -> list[Completion]:
+    """Ids sort by place, so a judge that sorts by id keeps the order."""
+    return [
         Completion(
             id=f"{place:02d}{fingerprint(prompt.id, text)}",
             prompt_id=prompt.id,
@@ -90,6 +91,12 @@ async def ask(key: str, question: Question, judge: Judge, member: Member, asked:
         )
         for place, text in enumerate(texts)
     ]
+
+
+async def ask(key: str, question: Question, judge: Judge, member: Member, asked: str) -> Row:
+    """One question's verdicts, one per answer shown."""
+    prompt, texts, aspect = question
+    shown = completions_of(prompt, texts)
     try:
         verdicts = await judge(prompt, shown, aspect)
     except RequestFailed as why:
@@ -160,6 +167,26 @@ def scores(
     return tuple(combine(own, subject.jury) for own in found)
 
 
+def both_orders(
+    members: Sequence[Asked], prompt: Prompt, texts: Sequence[str]
+) -> dict[tuple[int, int], float | None]:
+    """What a pairwise judge said of every two answers in each order, from its stored replies; see `Judged.shown`."""
+    member = members[0].member
+    if len(members) > 1 or not isinstance(member, Pairwise):
+        return {}
+    judge, shown = member.build(None), completions_of(prompt, texts)
+    said: dict[tuple[int, int], list[float | None]] = {}
+    for key, _ in questions_of(member, prompt, texts):
+        answers = members[0].rows[key].answers
+        replies = unpack(answers[0]["replies"]) if answers and answers[0]["replies"] else None
+        for a, b in judge.duels(prompt, shown):
+            chances = judge.first_wins(prompt, shown, replies) if replies else {}
+            places = shown.index(a), shown.index(b)
+            said.setdefault(places, []).append(chances.get((a.id, b.id)))
+    whole = {places: [one for one in own if one is not None] for places, own in said.items()}
+    return {p: sum(whole[p]) / len(own) if len(whole[p]) == len(own) else None for p, own in said.items()}
+
+
 def judged_items(
     subject: Subject, members: Sequence[Asked], items: Sequence[GoldItem], tried: Collection[int]
 ) -> list[Judged]:
@@ -177,6 +204,7 @@ def judged_items(
                 forward=scores(subject, members, prompt, item.completions),
                 backward=scores(subject, members, prompt, item.completions[::-1])[::-1] if twice else None,
                 canaries=bad,
+                shown=both_orders(members, prompt, item.completions),
             )
         )
     return found

@@ -6,11 +6,16 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from records.store import Receipt, Row, Shard
+from serving.settings import LlamaCpp, Model
 
 ROWS_OPEN = 1024
 """Rows of one shard under way at a time; the lanes decide how many of them are at a model."""
 COMMIT = 1.0
 """Seconds between two fsyncs of the journal."""
+
+CHAINS = 256
+"""Chains at one model at a time, at most: a server is busy with them, and they do not push each other's text out of its
+cache."""
 
 T = TypeVar("T")
 Step = Callable[[str], Awaitable[Row]]
@@ -35,9 +40,17 @@ async def fill(shard: Shard, step: Step, done: Done) -> Receipt:
 
 
 async def follow(
-    shard: Shard, arriving: Iterable[Coroutine[Any, Any, Sequence[str]]], step: Step, done: Done
+    shard: Shard,
+    arriving: Iterable[Coroutine[Any, Any, Sequence[str]]],
+    step: Step,
+    done: Done,
+    in_turn: asyncio.Semaphore | None = None,
 ) -> Receipt:
-    """Like `fill`, for a shard whose keys are known bit by bit: each of `arriving` gives some, in the rows' order."""
+    """Like `fill`, for a shard whose keys are known bit by bit: each of `arriving` gives some, in the rows' order.
+
+    `in_turn`: those that one of `arriving` gives are asked one after the other, so that each finds in the server's
+    prefix cache what the one before it left there; as many such chains at a time as it admits.
+    """
 
     async def work(key: str) -> None:
         shard.put(await step(key))
@@ -47,12 +60,25 @@ async def follow(
         keys = await some
         missing = shard.want(keys)
         done(len(keys) - len(missing))
-        await (work(missing[0]) if len(missing) == 1 else together(map(work, missing)))
+        if in_turn is None or len(missing) < 2:
+            await together(map(work, missing))
+            return keys
+        async with in_turn:
+            for key in missing:
+                await work(key)
         return keys
 
     async with _committed(shard):
         order = await together(map(row, arriving))
     return await asyncio.to_thread(shard.seal, [key for keys in order for key in keys])
+
+
+def chains(model: Model) -> int:
+    """How many chains of calls that begin alike are under way at a time at one model.
+
+    llama.cpp keeps what it read in the slot that read it, so a chain needs one to itself. vLLM's cache is shared.
+    """
+    return model.slots if isinstance(model, LlamaCpp) else min(model.max_in_flight, CHAINS)
 
 
 async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

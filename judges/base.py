@@ -62,6 +62,12 @@ class Settings(Strict):
     another question."""
 
     @property
+    def alike(self) -> bool:
+        """Its calls about one completion begin with the same text and differ in their last lines: asked one after the
+        other, they are read from the server's prefix cache but for those lines."""
+        return False
+
+    @property
     def asks(self) -> str | None:
         """The recipe's model that is asked; None for a judge that asks none."""
         return getattr(self, "model", None)

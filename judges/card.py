@@ -89,7 +89,7 @@ class Card(Strict):
     """Judge against each of them."""
     people: People | None
     orders: Orders | None
-    """None: answers are judged alone, or the judge asks in both orders itself."""
+    """None: answers are judged alone, or a jury's member asks in both orders itself."""
     longer: Preference
     lists: Preference
     first: Preference

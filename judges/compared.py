@@ -24,6 +24,9 @@ class Judged:
     backward: tuple[Score, ...] | None = None
     canaries: Mapping[str, tuple[Score, Score]] = field(default_factory=dict)
     """Name -> scores of the canary and of the better answer."""
+    shown: Mapping[tuple[int, int], float | None] = field(default_factory=dict)
+    """Of a pairwise judge, which asks in both orders itself: (place of what it was shown first, of what second) ->
+    chance that the first is better; None: no verdict."""
 
 
 def compared(case: Judged, margin: float = 0.0, chances: bool = False) -> list[Compared]:
@@ -33,13 +36,8 @@ def compared(case: Judged, margin: float = 0.0, chances: bool = False) -> list[C
     `chances`: a score is already the chance to win, as a pairwise judge's of two answers is.
     """
     item = case.item
-    if item.label == "tie":
-        places = list(combinations(range(len(item.completions)), 2))
-    else:
-        others = (i for i in range(len(item.completions)) if i != item.label)
-        places = [(min(item.label, other), max(item.label, other)) for other in others]
     found = []
-    for a, b in places:
+    for a, b in _places(item):
         first, second = _merged(case, a), _merged(case, b)
         gap = None if first.value is None or second.value is None else first.value - second.value
         found.append(
@@ -54,6 +52,14 @@ def compared(case: Judged, margin: float = 0.0, chances: bool = False) -> list[C
             )
         )
     return found
+
+
+def _places(item: GoldItem) -> list[tuple[int, int]]:
+    """Of the two answers of each pair, the one that stands first in the item first."""
+    if item.label == "tie":
+        return list(combinations(range(len(item.completions)), 2))
+    others = (i for i in range(len(item.completions)) if i != item.label)
+    return [(min(item.label, other), max(item.label, other)) for other in others]
 
 
 def _merged(case: Judged, place: int) -> Score:
@@ -77,6 +83,8 @@ def side(gap: float | None, margin: float) -> Side | None:
 
 
 def asked_twice(case: Judged, margin: float) -> list[Twice]:
+    if case.shown:
+        return _shown_twice(case, margin)
     if case.backward is None:
         return []
     back = compared(Judged(case.item, case.backward), margin)
@@ -84,4 +92,24 @@ def asked_twice(case: Judged, margin: float) -> list[Twice]:
     return [
         Twice(one.prompt, one.gold, one.judged, turned.get(two.judged, two.judged))
         for one, two in zip(compared(Judged(case.item, case.forward), margin), back, strict=True)
+    ]
+
+
+def _shown_twice(case: Judged, margin: float) -> list[Twice]:
+    """A verdict names the place, so the chance of what stands first is the chance of `first` in either order."""
+
+    def verdict(a: int, b: int) -> Side | None:
+        chance = case.shown[a, b]
+        return side(None if chance is None else 2 * chance - 1, margin)
+
+    label = case.item.label
+    return [
+        Twice(
+            case.item.to_prompt().id,
+            "tie" if label == "tie" else "first" if label == a else "second",
+            verdict(a, b),
+            verdict(b, a),
+        )
+        for a, b in _places(case.item)
+        if (a, b) in case.shown  # equal texts are not asked about
     ]

@@ -152,6 +152,20 @@ class Comparing(Asking):
         written = [c for c in completions if c.text.strip()]
         return [self._verdict(prompt, c, written, aspect, duels) for c in completions]
 
+    def first_wins(
+        self, prompt: Prompt, completions: Sequence[Completion], replies: Sequence[Reply]
+    ) -> dict[tuple[str, str], float | None]:
+        """(id of A, id of B) -> chance that A is better, as said in this order alone; None: no verdict."""
+        found: dict[tuple[str, str], float | None] = {}
+        for (a, b), reply in zip(self.duels(prompt, completions), replies, strict=True):
+            try:
+                shares = self._shares(reply)
+            except Unread:
+                found[a.id, b.id] = None
+            else:
+                found[a.id, b.id] = shares[FIRST] + shares.get(TIE, 0.0) / 2
+        return found
+
     def _verdict(
         self,
         prompt: Prompt,

@@ -79,6 +79,11 @@ class Rating(Settings):
         return self.prompt or ("judges/rating" if self.grade == "token" else f"judges/rating_{self.grade}")
 
     @property
+    def alike(self) -> bool:
+        """Long answers one after the other would keep a row waiting for what a prefix cache saves."""
+        return self.grade == "token"
+
+    @property
     def longest(self) -> int:
         return (self.max_tokens or LONGEST[self.grade]) * max(1, self.samples)
 

@@ -79,6 +79,37 @@ async def test_a_card_tells_a_good_judge_and_is_not_asked_twice(tmp_path: Path):
     assert json.loads((folder / "card.json").read_text())["judge"] == card["judge"]
 
 
+def places(body: Body) -> Reply:
+    """Knows good from bad where they stand side by side; else whatever stands first. Says nothing of the odd."""
+    shown = body["messages"][0]["content"]
+    first, second = (re.findall(rf"### Response {side}\n(\w+)", shown)[0] for side in "AB")
+    if "odd" in (first, second):
+        return Answer("Well", logprobs={"Well": -0.01})
+    better = "A" if GRADES.get(first, 2) >= GRADES.get(second, 2) or "Question 1?" in shown else "B"
+    return Answer(better, logprobs={better: -0.1, "AB"[better == "A"]: -2.3})
+
+
+async def test_a_pairwise_judges_card_says_what_each_order_came_to(tmp_path: Path):
+    gold = gold_file(tmp_path / "gold.jsonl")
+    with fake_model(places) as fake:
+        card = await judge_card(
+            subject(fake.url, kind="pairwise", name="pairwise"), gold, out=tmp_path, canary_items=0
+        )
+        before = len(fake.asked)
+        assert await judge_card(
+            subject(fake.url, kind="pairwise", name="pairwise"), gold, out=tmp_path, canary_items=0
+        )
+        assert len(fake.asked) == before
+    found = card["orders"]
+    assert (found["n"], found["same_winner"], found["same_winner_right"]) == (10, 7, 7)
+    assert (found["first_twice"], found["second_twice"], found["failed"]) == (2, 0, 1), (
+        "equal answers flip too"
+    )
+    assert found["consistent"]["value"] == pytest.approx(7 / 9)
+    page = Path(card["page"]).read_text()
+    assert "first place twice" in page and "2 flip" in card_text(card)
+
+
 async def test_the_page_is_one_file_that_loads_nothing_and_escapes_names(tmp_path: Path):
     gold = gold_file(tmp_path / "<img src=x>.jsonl")
     with fake_model(grade) as fake:
@@ -221,5 +252,5 @@ async def test_a_pairwise_judge_that_likes_the_first_place_names_no_winner(tmp_p
         pairwise = subject(fake.url, kind="pairwise")
         card = await judge_card(pairwise, gold_file(tmp_path / "gold.jsonl"), canary_items=0, out=tmp_path)
         assert len(fake.asked) == 10 * 2
-    assert card["agreement"]["ties"]["value"] == 1.0 and card["orders"] is None
+    assert card["agreement"]["ties"]["value"] == 1.0 and card["orders"]["first_twice"] == 10
     assert card["calibration"]["brier"]["value"] == pytest.approx(0.25)
