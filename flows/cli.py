@@ -141,7 +141,7 @@ def run(
 def plan(
     recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False
 ) -> None:
-    """Calls, tokens and money before anything is spent, and what is there already."""
+    """Calls, tokens, money, GPU-hours and time before anything is spent, and what is there already."""
 
     def work() -> dict[str, Any]:
         settings = _recipe(recipe, set)
@@ -150,7 +150,8 @@ def plan(
         from flows.run import Run
 
         found = Run.at(settings, out, store)
-        return count(found).content() | {"text": plan_text(found)}
+        counted = count(found)
+        return counted.content() | {"text": plan_text(found, counted)}
 
     answer(work, json, lambda result: result["text"])
 

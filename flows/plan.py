@@ -1,40 +1,48 @@
-"""What a run will ask, before it asks anything: calls, tokens and money, and what is there already."""
+"""What a run will ask, before it asks anything: calls, tokens, money, GPU-hours and time, and what is there already."""
 
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from flows.answers import stages_of
 from flows.inputs import gather_prompts
 from flows.run import Run
-from judges.jury import Member
-from records.schema import Prompt
-from serving.settings import Endpoint
-
-LETTERS_PER_TOKEN = 4.0
-"""English text; the estimate needs no tokenizer."""
+from flows.tokens import answer_tokens, judge_tokens, prompt_tokens, reason_tokens
+from serving.costs import Span, Work, seconds_of, slots_of, throughput_of, timeline
+from serving.gpus import detect, need_of, needs_of
+from serving.placement import GENERATE, JUDGE, Machine, Part, Schedule, schedule
+from serving.settings import Adapter, Endpoint, Vllm
 
 
 @dataclass
 class Line:
-    """One stage at one model."""
+    """One stage at one model. Tokens and money are expected values where nothing else is said."""
 
     stage: str
     model: str
     requests: int
     held: int
+    """Requests whose answers are there."""
     tokens_in: int
+    tokens_in_uncached: int
+    """Those that the prefix cache does not hold."""
     tokens_out: int
-    """At most."""
+    tokens_out_most: int
     cost: float
+    cost_most: float
+    seconds: float | None
+    """At the model, kept busy; None where its speed is not known."""
+    gpu_hours: float | None
+    """None for models that take no GPU of ours."""
 
     def row(self) -> tuple[str, ...]:
-        money = f"{self.cost:.2f}" if self.cost else "–"
-        return (
-            self.stage,
-            self.model,
-            *(f"{count:,}" for count in (self.requests, self.held, self.tokens_in, self.tokens_out)),
-            money,
-        )
+        counts = (self.requests, self.held, self.tokens_in, self.tokens_out)
+        money = f"{self.cost:.2f}, at most {self.cost_most:.2f}" if self.cost_most else "–"
+        hours = "–" if self.gpu_hours is None else f"{self.gpu_hours:.2f}"
+        return self.stage, self.model, *(f"{n:,}" for n in counts), clock(self.seconds), hours, money
+
+
+HEAD = ("stage", "model", "requests", "there already", "tokens in", "tokens out", "busy", "GPU-hours", "cost")
 
 
 @dataclass
@@ -42,15 +50,37 @@ class Plan:
     prompts: int
     held_out: int
     lines: list[Line]
+    schedule: Schedule
+    spans: list[Span]
+    unknown: list[str]
+    """Models without a known speed; the time is without them."""
     training: dict[str, dict[str, Any]]
 
+    @property
+    def eta(self) -> float | None:
+        """Seconds from the start to the last verdict; None where no model's speed is known."""
+        return max((span.ends for span in self.spans), default=None if self.unknown else 0.0)
+
     def content(self) -> dict[str, Any]:
+        """As JSON. Times in seconds."""
         return {
             "prompts": self.prompts,
             "held_out": self.held_out,
-            "stages": [vars(line) for line in self.lines],
+            "stages": [asdict(line) for line in self.lines],
             "requests": sum(line.requests for line in self.lines),
+            "tokens_in": sum(line.tokens_in for line in self.lines),
+            "tokens_out": sum(line.tokens_out for line in self.lines),
             "cost": sum(line.cost for line in self.lines),
+            "cost_most": sum(line.cost_most for line in self.lines),
+            "gpu_hours": sum(line.gpu_hours or 0.0 for line in self.lines),
+            "switches": self.schedule.switches,
+            "starts": len({span.stay.model for span in self.spans} | {s.model for s in self.schedule.stays}),
+            "turns": [
+                {"model": s.stay.model, "parts": s.stay.parts, "begins": s.begins, "ends": s.ends}
+                for s in sorted(self.spans, key=lambda span: span.begins)
+            ],
+            "eta_seconds": self.eta,
+            "unknown_speed": self.unknown,
             "training": self.training,
         }
 
@@ -60,51 +90,71 @@ def plan(run: Run) -> Plan:
     recipe = run.recipe
     prompts, _ = gather_prompts(run)
     test = [prompt for prompt in prompts if prompt.meta["split"] == "test"]
+    machine = recipe.machine
+    if machine is None and any(isinstance(model, Vllm) for model in recipe.models.values()):
+        machine = detect()
     lines: list[Line] = []
+    work: dict[tuple[str, Part], Work] = defaultdict(Work)
+    lengths: list[tuple[Any, float]] = []
 
-    def price(model: str, tokens_in: int, tokens_out: int) -> float:
-        served = recipe.models[model]
-        if not isinstance(served, Endpoint):
-            return 0.0
-        return (tokens_in * served.price_in + tokens_out * served.price_out) / 1e6
+    def add(
+        stage: str,
+        name: str,
+        part: Part,
+        counts: tuple[int, int],
+        prompt: tuple[float, float],
+        out: tuple[float, float],
+    ) -> None:
+        """`counts`: requests and those there already. `prompt`: tokens, uncached. `out`: expected, at most."""
+        (requests, there), (tokens, uncached), (expected, most) = counts, prompt, out
+        own = Work(
+            requests, uncached, expected, min(most / max(1, requests), 5 * expected / max(1, requests))
+        )
+        server = _server(recipe.models, name)
+        work[server, part] += own
+        model = recipe.models[server]
+        speed = throughput_of(model, machine or Machine(gpus=1), part == JUDGE)
+        busy = seconds_of(own, speed, slots_of(model), _per_minute(model))[0] if speed else None
+        hours = None
+        if isinstance(model, Vllm) and busy is not None:
+            hours = busy / 3600 * need_of(model, machine or Machine(gpus=1)).gpus
+        cost, cost_most = _price(model, tokens, expected), _price(model, tokens, most)
+        lines.append(
+            Line(stage, name, requests, there, round(tokens), round(uncached), round(expected), round(most), cost,
+                 cost_most, busy, hours)
+        )  # fmt: skip
 
     for sampler in recipe.samplers:
-        rows = run.completions_stage(sampler).find([prompt.id for prompt in prompts])
+        own = run.completions_stage(sampler)
+        rows = own.find([prompt.id for prompt in prompts])
         there = {key: sampler.n if row.dropped else len(row.answers) for key, row in rows.items()}
         missing = [prompt for prompt in prompts if there.get(prompt.id, 0) < sampler.n]
         new = sum(sampler.n - there.get(prompt.id, 0) for prompt in missing)
-        tokens_in, tokens_out = _tokens(missing), new * sampler.max_tokens
-        cost = price(sampler.model, tokens_in, tokens_out)
-        lines.append(
-            Line(
-                f"generate {sampler.name}",
-                sampler.model,
-                len(missing),
-                len(prompts) - len(missing),
-                tokens_in,
-                tokens_out,
-                cost,
-            )
-        )
+        tokens = prompt_tokens(sampler, missing, recipe.seed, own.fingerprint)
+        length = answer_tokens(sampler, rows)
+        lengths.append((sampler, length))
+        counts = len(missing), len(prompts) - len(missing)
+        out = new * length, float(new * sampler.max_tokens)
+        add(f"generate {sampler.name}", sampler.model, GENERATE, counts, (tokens, tokens), out)
     stages = stages_of(run, recipe.samplers, recipe.jury.members)
     answers = sum(sampler.n for sampler in recipe.samplers)
-    longest = sum(sampler.n * sampler.max_tokens for sampler in recipe.samplers)
+    needs = needs_of(recipe.models, machine) if machine else {}
+    generators = [_server(recipe.models, sampler.model) for sampler in recipe.samplers]
+    judges = [_server(recipe.models, member.asks) for member in recipe.jury.members if member.asks]
+    order = schedule(needs, machine, generators, judges)
     for member in recipe.jury.members:
         if not member.asks:
             continue
-        own = {stage.folder: stage for each in stages if (stage := each.judge_stages[member.name])}
-        rows = len(prompts) * len(member.aspects) * (answers if member.scope == "completion" else 1)
-        per_row = 1 if member.scope == "completion" else member.calls(answers)
-        held = min(rows, sum(len(stage.held()) for stage in own.values()))
-        shown = longest / answers  # tokens of answers in one request, at most
-        if member.scope == "prompt":
-            shown *= 2 if member.kind == "pairwise" else answers
-        requests = (rows - held) * per_row
-        tokens_in = int(requests * (_tokens(prompts) / max(1, len(prompts)) + _own_words(member) + shown))
-        tokens_out = requests * member.longest
-        cost = price(member.asks, tokens_in, tokens_out)
-        there = held * per_row
-        lines.append(Line(f"judge {member.name}", member.asks, requests, there, tokens_in, tokens_out, cost))
+        folders = {stage.folder: stage for each in stages if (stage := each.judge_stages[member.name])}
+        cases = len(prompts) * len(member.aspects) * (answers if member.scope == "completion" else 1)
+        per_case = 1 if member.scope == "completion" else member.calls(answers)
+        held = min(cases, sum(len(stage.held()) for stage in folders.values()))
+        requests = (cases - held) * per_case
+        near = all(order.together(name, _server(recipe.models, member.asks)) for name in generators)
+        each = judge_tokens(member, prompts, lengths, near)
+        out = requests * reason_tokens(member), float(requests * member.longest)
+        tokens = requests * each.tokens, requests * each.uncached
+        add(f"judge {member.name}", member.asks, JUDGE, (requests, held * per_case), tokens, out)
     training = {}
     for kind in ("sft", "dpo"):
         settings = getattr(recipe.training, kind, None)
@@ -115,25 +165,67 @@ def plan(run: Run) -> Plan:
                 "steps_at_most": settings.steps(most),
                 "batch": settings.batch,
             }
-    return Plan(len(prompts), len(test), lines, training)
+    return Plan(len(prompts), len(test), lines, *_time(run, work, machine), training)
 
 
-def _own_words(member: Member) -> float:
-    """Tokens of a judge's own text around instruction and answers."""
-    questions = [len(member.question(aspect)) for aspect in member.aspects]
-    return (len(member.asked().get("text", "")) + sum(questions) / len(questions)) / LETTERS_PER_TOKEN
+def _time(
+    run: Run, work: dict[tuple[str, Part], Work], machine: Machine | None
+) -> tuple[Schedule, list[Span], list[str]]:
+    """The turns, when each begins and ends, and the models whose speed nobody knows."""
+    models = run.recipe.models
+    asked = {key: own for key, own in work.items() if own.requests}
+    needs = needs_of({name: models[name] for name, _ in asked}, machine) if machine else {}
+    order = schedule(
+        needs,
+        machine,
+        [n for n, part in asked if part == GENERATE],
+        [n for n, part in asked if part == JUDGE],
+    )
+    seconds: dict[tuple[str, Part], tuple[float, float]] = {}
+    starts: dict[str, float] = {}
+    unknown: set[str] = set()
+    for (name, part), own in asked.items():
+        speed = throughput_of(models[name], machine or Machine(gpus=1), part == JUDGE)
+        if speed is None:
+            unknown.add(name)
+            continue
+        starts[name] = speed.start
+        seconds[name, part] = seconds_of(own, speed, slots_of(models[name]), _per_minute(models[name]))
+    spans = timeline(order, seconds, starts)
+    return order, [span for span in spans if span.stay.model not in unknown], sorted(unknown)
 
 
-def _tokens(prompts: list[Prompt]) -> int:
-    return int(sum(len(m.content) for prompt in prompts for m in prompt.messages) / LETTERS_PER_TOKEN)
+def _server(models: dict[str, Any], name: str) -> str:
+    """The model that is served: an adapter's is its base."""
+    model = models[name]
+    return model.served_by if isinstance(model, Adapter) else name
 
 
-def plan_text(run: Run) -> str:
+def _per_minute(model: Any) -> float | None:
+    return model.requests_per_minute if isinstance(model, Endpoint) else None
+
+
+def _price(model: Any, tokens_in: float, tokens_out: float) -> float:
+    if not isinstance(model, Endpoint):
+        return 0.0
+    return (round(tokens_in) * model.price_in + round(tokens_out) * model.price_out) / 1e6
+
+
+def clock(seconds: float | None) -> str:
+    """3723 -> 1 h 02 min; 62 -> 1 min; 7.4 -> 7 s."""
+    if seconds is None:
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def plan_text(run: Run, found: Plan | None = None) -> str:
     """The plan as people read it."""
-    found = plan(run)
-    head = ("stage", "model", "requests", "there already", "tokens in", "tokens out, at most", "cost")
-    table = [head, *(line.row() for line in found.lines)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(head))]
+    found = found or plan(run)
+    table = [HEAD, *(line.row() for line in found.lines)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(HEAD))]
     lines = [f"{found.prompts} prompts, {found.held_out} of them held out", ""]
     for row in table:
         cells = [
@@ -141,6 +233,16 @@ def plan_text(run: Run) -> str:
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
+    lines += found.schedule.text()
+    if found.eta is not None:
+        hours = sum(line.gpu_hours or 0.0 for line in found.lines)
+        lines.append(
+            f"about {clock(found.eta)} until the last verdict"
+            + (f", {hours:.2f} GPU-hours of work" if hours else "")
+            + (f", {found.schedule.switches} switches of models" if found.schedule.by_turns else "")
+        )
+    if found.unknown:
+        lines.append(f"without {', '.join(found.unknown)}: give `throughput` to count their time")
     if run.recipe.rounds_at_most > 1:
         lines.append(
             f"best of n: one round is counted; there are up to {run.recipe.rounds_at_most}, until each prompt has "

@@ -37,6 +37,17 @@ class Sampler(Strict):
     """Texts that end an answer; they are not part of it."""
 
 
+class Throughput(Strict):
+    """How fast a model is when it is kept busy; for the plan and its ETA alone."""
+
+    prefill: float = Field(gt=0)
+    """Prompt tokens per second that are not in the prefix cache, all requests together."""
+    decode: float = Field(gt=0)
+    """Answer tokens per second, all requests together."""
+    start: float = Field(default=0, ge=0)
+    """Seconds from its start until it answers."""
+
+
 class Serving(Strict):
     """What all kinds share."""
 
@@ -48,6 +59,8 @@ class Serving(Strict):
     """Requests at the model at one time, at most."""
     timeout: float = Field(default=600, gt=0)
     """Seconds for one request, all its tokens included."""
+    throughput: Throughput | None = None
+    """What the plan counts with; None estimates it from the model's size, see docs/recipes.md."""
 
     @property
     def identity(self) -> dict[str, Any]:
