@@ -31,7 +31,9 @@ _LATEX = (
     (r"\^\{?\\circ\}?|\\degree\b", " degrees"),
     (r"\\([$%])", r"\1"),
 )
-_UNIT = re.compile(r"(?:[a-z]{2,}|[mgshl°€£])[a-z²³°]*(?:[ /.-]+[a-z²³]+){0,2}", flags=re.IGNORECASE)
+_UNIT = re.compile(
+    r"(?:[a-z]{2}[a-z²³]*|[mgshl][²³]?|°[CF]?|[€£])(?:[ /.-]+[a-z²³]+){0,2}", flags=re.IGNORECASE
+)
 _NO_UNIT = re.compile(
     r"\b(?:and|billion|bn|by|divided|dozen|few|fifths?|hal(?:f|ves)|hundred|less|million|minus|mn|more|or|out|over|per|plus"
     r"|point|quarters?|so|than|thirds?|thousand|times|to|trillion)\b",

@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
@@ -300,6 +300,9 @@ def test_sentences_end_at_marks_and_line_ends(text: str, n: int):
         ("1\\,250", 1250),
         ("18\\text{ apples}", 18),
         ("18^\\circ", 18),
+        ("18 °C", 18),
+        ("18 m²", 18),
+        ("18 a", None),
         ("5 million", None),
         ("5 or so", None),
         ("5x", None),
@@ -356,3 +359,28 @@ def test_an_answer_stuck_on_one_character_is_checked_at_once(constraint: dict, s
         assert 0 <= rule.grade(text, loose=True).degree <= 1
     except NoAnswer:
         assert constraint["kind"] == "number_answer"
+
+
+@pytest.mark.parametrize("read", ["marked", "last"])
+@pytest.mark.parametrize(
+    "stuck",
+    [
+        "A:\n",
+        "A: 1 ",
+        "\\boxed{",
+        "\\boxed{1",
+        "{",
+        "\\frac{1",
+        "\\text{",
+        "1/",
+        "1,",
+        "-",
+        "a",
+        "km ",
+        "answer is ",
+    ],
+)
+@pytest.mark.timeout(5)
+def test_a_solution_stuck_on_a_mark_is_read_at_once(read: Any, stuck: str):
+    for text in (stuck * 20_000 + "!", "A: 18 " + stuck * 20_000 + "!"):
+        final_number(text, read)

@@ -2,10 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from judges.constraints import final_number
 from judges.rules import RuleError, Rules, all_kept, read_constraints
 from prompts.sources import PromptSource, load_prompts
 from records.ids import prompt_id
@@ -112,22 +112,34 @@ def test_every_shipped_prompts_constraints_parse(row: Prompt):
         assert kinds == ["max_words", "min_words", "ends_with_punctuation"]
 
 
-@pytest.mark.skipif(not GSM8K.is_dir(), reason=f"the GSM8K solutions are not at {GSM8K}")
-async def test_the_labels_of_5276_gsm8k_solutions_are_reproduced():
-    settings, right, total, unmarked, unread = Rules(reference="marked"), [0, 0, 0, 0], 0, 0, 0
+def gsm8k() -> list[tuple[Prompt, list[str], list[bool]]]:
+    """1,319 problems as they load, each with four models' solutions and their published labels."""
+    source = PromptSource(file=str(GSM8K / "test.jsonl"), prompt="question", meta={"reference": "answer"})
+    prompts = {prompt.text: prompt for prompt in load_prompts(source).prompts}
     models = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
     with (GSM8K / "example_model_solutions.jsonl").open(encoding="utf-8") as lines:
-        for row in map(json.loads, lines):
-            truth = final_number(row["ground_truth"], "marked")
-            solutions = [row[model]["solution"] for model in models]
-            verdicts = await judge(ask(reference=str(truth)), *solutions, settings=settings)
-            assert [v.score == 1.0 for v in verdicts] == [row[model]["is_correct"] for model in models]
-            right = [n + (v.score == 1.0) for n, v in zip(right, verdicts, strict=True)]
-            total += len(verdicts)
-            without = ["\nA:" not in "\n" + solution for solution in solutions]
-            assert all(v.status == "no_answer" for v, none in zip(verdicts, without, strict=True) if none)
-            unmarked += sum(without)
-            unread += sum(v.status == "no_answer" for v in verdicts)
-    assert (total, right, unmarked, unread) == (5276, [286, 515, 458, 742], 11, 13), (
-        "11 are cut off, 2 end on no number"
-    )
+        rows = [json.loads(line) for line in lines]
+    return [
+        (
+            prompts[row["question"]],
+            [row[model]["solution"] for model in models],
+            [row[model]["is_correct"] for model in models],
+        )
+        for row in rows
+    ]
+
+
+@pytest.mark.skipif(not GSM8K.is_dir(), reason=f"the GSM8K solutions are not at {GSM8K}")
+@pytest.mark.parametrize(("read", "without"), [("marked", 13), ("last", 1)])
+async def test_the_labels_of_5276_gsm8k_solutions_are_reproduced(read: Any, without: int):
+    """11 solutions are cut off before their mark, and two end on `-1.8 billion` and `10+John's age`."""
+    settings, right, total, unmarked, unread = Rules(reference=read), [0, 0, 0, 0], 0, 0, 0
+    for prompt, solutions, labels in gsm8k():
+        verdicts = await judge(prompt, *solutions, settings=settings)
+        assert [v.score == 1.0 for v in verdicts] == labels
+        assert all((v.score is None) == (v.status == "no_answer") for v in verdicts)
+        right = [n + (v.score == 1.0) for n, v in zip(right, verdicts, strict=True)]
+        total += len(verdicts)
+        unmarked += sum("\nA:" not in "\n" + solution for solution in solutions)
+        unread += sum(v.status == "no_answer" for v in verdicts)
+    assert (total, right, unmarked, unread) == (5276, [286, 515, 458, 742], 11, without)
