@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.answers import stored
+from flows.audit import prompts_of, statuses
 from flows.dataset import Judged, judged_prompts
 from flows.facts import Facts
 from flows.inputs import gather_prompts
@@ -19,6 +20,7 @@ from reports.data import (
     EvaluationRow,
     ExamplePair,
     Interval,
+    JudgeAgreement,
     LengthPoint,
     ReportData,
     Step,
@@ -67,14 +69,27 @@ def _data(run: Run, content: dict[str, Any], cases: list[Judged], pairs: list[Pa
     step = max(1, len(scored) // POINTS)
     verdicts = {id: judged for case in cases for id, judged in case.judgements.items()}
     values = {c.completion.id: c.score for case in cases for c in case.candidates}
+    prompted = {case.prompt.id: case for case in cases}
+    members = {member.name: member for member in run.recipe.jury.members}
 
     def answer(completion: Completion) -> Answer:
+        case = prompted[completion.prompt_id]
         return Answer(
             model=completion.model,
             text=completion.text,
             score=values.get(completion.id),
             verdicts=tuple(
-                Verdict(judge=j.judge, aspect=j.aspect, status=j.status, score=j.score, detail=j.detail)
+                Verdict(
+                    judge=j.judge,
+                    aspect=j.aspect,
+                    status=j.status,
+                    score=j.score,
+                    detail=j.detail,
+                    prompts=tuple(prompts_of(members[j.judge], case, completion, j.aspect)),
+                    raw=j.raw,
+                    distribution=j.distribution or {},
+                    off_scale=j.off_scale,
+                )
                 for j in verdicts.get(completion.id, ())
             ),
         )
@@ -95,6 +110,11 @@ def _data(run: Run, content: dict[str, Any], cases: list[Judged], pairs: list[Pa
         ),
         margins=tuple(pair.margin for pair in pairs),
         judgements=preflight.get("judgements", {}),
+        judgements_by=statuses(cases),
+        agreement=tuple(
+            JudgeAgreement(judge=name, **counts) for name, counts in content.get("agreement", {}).items()
+        ),
+        dialects={name: _dialect(way) for name, way in content.get("dialects", {}).items()},
         training=tuple(
             Training.from_log(stage, history)
             for stage in ("sft", "dpo")
@@ -103,7 +123,12 @@ def _data(run: Run, content: dict[str, Any], cases: list[Judged], pairs: list[Pa
         evaluation=_evaluation(content.get("evaluation", {})),
         before_after=_before_after(run),
         pairs=tuple(
-            ExamplePair(prompt=p.prompt.text, chosen=answer(p.chosen), rejected=answer(p.rejected))
+            ExamplePair(
+                prompt=p.prompt.text,
+                prompt_id=p.prompt.id,
+                chosen=answer(p.chosen),
+                rejected=answer(p.rejected),
+            )
             for p in widest[:SHOWN]
         ),
         usage=tuple(
@@ -122,6 +147,18 @@ def _data(run: Run, content: dict[str, Any], cases: list[Judged], pairs: list[Pa
         versions=content["versions"],
         dataset_digest=dataset.get("digest", ""),
     )
+
+
+def _dialect(way: dict[str, Any]) -> str:
+    """How a judge model was asked, in words."""
+    logprobs = {
+        "labels": "probabilities of the labels' tokens",
+        "likeliest": "probabilities of the likeliest tokens",
+    }
+    says = {"kind": "its kind says so", "recipe": "the recipe says so", "probe": "it was tried"}
+    read = logprobs.get(way["logprobs"], "no probabilities: answers are drawn and counted")
+    held = "answers are restricted" if way["restricts"] else "answers cannot be restricted"
+    return f"{way['dialect']}; {read}; {held} ({says[way['found']]})"
 
 
 def _headline(content: dict[str, Any]) -> dict[str, str]:

@@ -3,11 +3,11 @@
 from typing import Any
 
 from flows.answers import stored
+from flows.audit import prompts_of
 from flows.dataset import Judged, judged_prompts
 from flows.inputs import gather_prompts
 from flows.recipe import RecipeError
 from flows.run import Run
-from judges.base import Asking
 from judges.jury import Member
 from pairs.policies import make_pairs
 from records.schema import Completion, Dropped
@@ -47,7 +47,7 @@ def show(run: Run, wanted: str | None) -> dict[str, Any]:
                 "why": candidate.why,
                 "judgements": [
                     {
-                        "prompt": _asked(members[j.judge], case, candidate.completion, j.aspect),
+                        **_asked(members[j.judge], case, candidate.completion, j.aspect),
                         **j.model_dump(mode="json"),
                     }
                     for j in case.judgements[candidate.completion.id]
@@ -64,24 +64,10 @@ def show(run: Run, wanted: str | None) -> dict[str, Any]:
     }
 
 
-def _asked(member: Member, case: Judged, completion: Completion, aspect: str) -> str | None:
-    """The judge's exact prompt; None for a judge that asks no model.
-
-    Of several requests about a completion, as in pairwise judging, the first, and how many there are.
-    """
-    judge = member.build(None)
-    if not isinstance(judge, Asking):
-        return None
-    seen = [c.completion for c in case.candidates] if member.scope == "prompt" else [completion]
-    seen.sort(key=lambda one: one.id)
-    asked = [
-        "\n\n".join(turn["content"] for turn in r.messages) for r in judge.requests(case.prompt, seen, aspect)
-    ]
-    own = [text for text in asked if completion.text.strip() in text] or asked
-    if not own:
-        return None
-    begins = f"\n[answer begins] {prefix}" if (prefix := getattr(member, "prefix", "")) else ""
-    return own[0] + begins + (f"\n[and {len(own) - 1} more requests like it]" if len(own) > 1 else "")
+def _asked(member: Member, case: Judged, completion: Completion, aspect: str) -> dict[str, Any]:
+    """The judge's exact prompt, or all where it compares; None for a judge that asks no model."""
+    asked = prompts_of(member, case, completion, aspect)
+    return {"prompt": asked[0] if asked else None, "prompts": asked}
 
 
 def show_text(record: dict[str, Any]) -> str:
@@ -109,6 +95,8 @@ def show_text(record: dict[str, Any]) -> str:
                     "    the judge was asked:",
                     *("    " + line for line in _quoted(judgement["prompt"])),
                 ]
+                if (more := len(judgement["prompts"]) - 1) > 0:
+                    lines.append(f"      | [and {more} more requests like it]")
                 lines.append(f"    and answered {judgement['raw']!r}" + _shares(judgement))
     pairs = record["pairs"]
     if isinstance(pairs, dict):

@@ -105,6 +105,24 @@ class Verdict(Strict):
     status: str
     score: float | None = None
     detail: str = ""
+    prompts: tuple[str, ...] = ()
+    """What the judge was asked, word for word; several where it compared the answer with others."""
+    raw: str = ""
+    """What it said."""
+    distribution: dict[str, float] = Field(default_factory=dict)
+    """Label -> share."""
+    off_scale: float | None = None
+
+
+class JudgeAgreement(Strict):
+    """One judge against the others of the jury, over every two answers of a prompt."""
+
+    judge: str
+    rate: float | None
+    """Share on which they agree, where both have a winner; 0.5 is chance."""
+    agree: int
+    disagree: int
+    tied: int
 
 
 class Answer(Strict):
@@ -124,6 +142,7 @@ class BeforeAfter(Strict):
 
 class ExamplePair(Strict):
     prompt: str
+    prompt_id: str = ""
     chosen: Answer
     rejected: Answer
 
@@ -162,6 +181,11 @@ class ReportData(Strict):
     margins: tuple[float, ...] = ()
     judgements: dict[str, dict[str, int]] = Field(default_factory=dict)
     """Model -> status -> judgements."""
+    judgements_by: dict[str, dict[str, dict[str, int]]] = Field(default_factory=dict)
+    """The same by something else, such as the aspect: what -> group -> status -> judgements."""
+    agreement: tuple[JudgeAgreement, ...] = ()
+    dialects: dict[str, str] = Field(default_factory=dict)
+    """Judge model -> how it was asked and read."""
     training: tuple[Training, ...] = ()
     evaluation: tuple[EvaluationRow, ...] = ()
     before_after: tuple[BeforeAfter, ...] = ()

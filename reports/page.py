@@ -29,6 +29,7 @@ def render(data: ReportData) -> str:
         data=data,
         figures=_figures(data),
         statuses=sorted({status for counts in data.judgements.values() for status in counts} - {"ok"}),
+        judged_by={"model that wrote the answer": data.judgements} | data.judgements_by,
         widest=max((step.rows_in for step in data.funnel), default=0),
         gained=gained,
     )

@@ -100,7 +100,7 @@ def test_text_of_models_is_text():
 def test_a_section_without_data_says_so():
     bare = render(ReportData(title="Nothing", recipe="none"))
     said = re.findall(r'<p class="none">([^<]*)</p>', bare)
-    assert len(said) == 13 and "No model was trained." in said and "Nothing was evaluated." in said
+    assert len(said) == 14 and "No model was trained." in said and "Nothing was evaluated." in said
     assert "<svg" not in bare
     empty = ReportData(title="t", recipe="r", scores={"a": ()}, training=(Training(stage="SFT", curves=()),))
     assert "This stage logged no curve." in render(empty)
