@@ -118,18 +118,22 @@ async def generate_shard(
     step: Step,
     wanted: Callable[[str], int],
     hand_on: Callable[[Row], None] | None = None,
+    again: Collection[str] = (),
 ) -> Receipt:
     """One sampler's answers to one shard of prompts; row i belongs to prompt i. Each is handed on as it comes.
 
     `wanted`: how many answers a prompt is to have; a row that has fewer is asked for the rest.
+    `again`: reasons of rows without an answer that are asked anew.
     """
     keys = [prompt.id for prompt in prompts]
 
     def short(row: Row) -> bool:
-        return row.dropped is None and len(row.answers) < wanted(row.key)
+        if row.dropped is not None:
+            return row.dropped["reason"] in again
+        return len(row.answers) < wanted(row.key)
 
     if (receipt := stage.sealed(index, keys)) is not None:
-        several = any(wanted(key) > 1 for key in keys)
+        several = any(wanted(key) > 1 for key in keys) or set(again) & receipt.dropped.keys()
         rows = stage.rows(receipt) if several or hand_on is not None else []
         if not any(map(short, rows)):
             step(len(keys))
@@ -185,12 +189,14 @@ async def judge_shard(
             key for p, answer in zip(prompts, answers, strict=True) for key in keys_of(p, answer.result())
         ]
         receipt = stage.sealed(index, keys, among=True)
-        if receipt is not None and not set(again) & receipt.statuses.keys():
+        if receipt is not None and not set(again) & {*receipt.statuses, *receipt.dropped}:
             step(len(keys))
             return receipt
     judge = member.build(chat)
 
     def failed(row: Row) -> bool:
+        if row.dropped is not None:
+            return row.dropped["reason"] in again
         return any(answer["status"] in again for answer in row.answers)
 
     async def verdict(key: str) -> Row:
@@ -309,6 +315,7 @@ async def answer_and_judge(
                     step,
                     own.wanted,
                     hand_on if at_once else None,
+                    again,
                 )
                 answered[own.sampler.name, index].set_result(None)
                 await work.generated(own.sampler)

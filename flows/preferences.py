@@ -12,8 +12,8 @@ from flows.pool import collect
 from flows.recipe import Recipe
 from flows.run import Run
 
-RETRIED = ("parse_error", "off_scale", "truncated", "refused")
-"""Statuses of a verdict that a judge model gave and that is none."""
+RETRIED = ("parse_error", "off_scale", "truncated", "refused", "quarantined")
+"""Statuses of a verdict that a judge model gave and that is none, and why a row is left out that may be asked again."""
 
 
 @flow(name="generate-responses", flow_run_name="generate-{recipe.name}")
@@ -33,7 +33,8 @@ async def judge_responses(
 ) -> dict[str, Any]:
     """Every judge's verdict on every completion; asks for completions not there yet. Completion -> Judgement.
 
-    `retry_failed`: verdicts that could not be read are asked again; the old ones are kept beside the new.
+    `retry_failed`: verdicts that could not be read are asked again; the old ones are kept beside the new. So are
+    rows that were quarantined.
     """
     with Run.opened(recipe, out, store) as run:
         facts = Facts.of(run)

@@ -174,6 +174,7 @@ Reason = Literal[
     "contaminated",
     "transport_error",
     "rejected_request",
+    "quarantined",
     "empty_answer",
     "cut_off",
     "unjudged",

@@ -21,6 +21,7 @@ from serving.errors import RequestFailed, ServingError
 from serving.late import Seconds
 from serving.limits import FIRST, START, Queue, Refusals, steer
 from serving.rates import Booking, PerMinute
+from serving.suspects import Case, Suspects
 from serving.turns import Turns
 
 TRIES = 8
@@ -133,6 +134,8 @@ class Lane:
         self._tending: list[asyncio.Task[None]] = []
         self._requests = PerMinute(requests_per_minute) if requests_per_minute else None
         self._tokens = PerMinute(tokens_per_minute) if tokens_per_minute else None
+        self.suspects: Suspects | None = None
+        """Of the managed server behind this lane."""
         self._transport: Transport | None = None
         self._opening = asyncio.Lock()
         self._letters = 0
@@ -146,18 +149,26 @@ class Lane:
             RequestFailed: this request got none; the others may.
             ServingError: the model cannot be asked anything.
         """
+        if self.suspects is None:
+            return await self._ask(request, priority)
+        with self.suspects.following(request) as case:
+            return await self._ask(request, priority, case)
+
+    async def _ask(self, request: Request, priority: float, case: Case | None = None) -> Reply:
         tries, first = 0, True
         while True:
-            await self.gate.enter(priority - (0 if first else AGAIN))
+            start, cause = await self._enter(priority - (0 if first else AGAIN), case), ""
             self._started()
             try:
                 return await self._once(request)
             except Retry as why:
-                failure, first = why, False
+                failure, first, cause = why, False, why.cause
             except RequestFailed:
                 self.stats.failed += 1
                 raise
             finally:
+                if case is not None and self.suspects is not None:
+                    self.suspects.came_back(case, start, cause)
                 self._ended()
                 self.gate.leave()
             self.stats.retries[failure.cause] += 1
@@ -176,6 +187,31 @@ class Lane:
         if failure.shut and self.gate.waiting:
             raise ServingError(f"{ended}, and nobody else got an answer either; what was answered is kept")
         raise RequestFailed("transport_error", ended)
+
+    async def _enter(self, priority: float, case: Case | None) -> int:
+        """Into the gate, when it is this request's turn; the number of the managed server's start.
+
+        Raises:
+            RequestFailed: the server died of it.
+        """
+        while True:
+            if case is not None and self.suspects is not None:
+                self._judge(case)
+            await self.gate.enter(priority)
+            if case is None or self.suspects is None:
+                return 0
+            if self.suspects.may_go(case):
+                return self.suspects.go(case)
+            self.gate.leave()
+            await self.suspects.turn()
+
+    def _judge(self, case: Case) -> None:
+        assert self.suspects is not None
+        try:
+            self.suspects.judge(case)
+        except RequestFailed:
+            self.stats.failed += 1
+            raise
 
     async def _once(self, request: Request) -> Reply:
         transport = await self._open()

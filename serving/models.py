@@ -22,6 +22,7 @@ from serving.placement import Machine
 from serving.probe import dialect_of
 from serving.restrict import Dialect
 from serving.settings import Adapter, Classifier, Endpoint, LlamaCpp, Model, Vllm
+from serving.suspects import Suspects
 from serving.turns import Turns
 from serving.weights import resolve_gguf, resolve_transformers
 
@@ -76,6 +77,7 @@ class Managed:
         self._changing = asyncio.Lock()
         self._restarts: list[float] = []
         self.lanes: list[Lane] = []
+        self.suspects = Suspects(name, self._explained, say)
 
     async def url(self) -> str:
         """The running server's address; starts it if it is not running.
@@ -112,6 +114,11 @@ class Managed:
         Raises:
             ServingError: it died too often.
         """
+        server = self._server
+        for _ in range(10):  # a connection may end before its process is seen to have ended
+            if server is None or not server.alive():
+                break
+            await asyncio.sleep(0.1)
         async with self._changing:
             if self._server is not None and not self._server.alive():
                 await self._give_up_on("died")
@@ -143,9 +150,14 @@ class Managed:
             self._failure = ServingError(f"{self.name} {why}, {times} times in {WITHIN:.0f} s; see its log")
         else:
             self._say(f"{self.name} {why}; starting it again ({times} of {RESTARTS})")
+        self.suspects.died()
         await self._end()
         for lane in self.lanes:
             await lane.close()
+
+    def _explained(self, deaths: int) -> None:
+        """So many deaths were one request's doing, which is asked no more."""
+        del self._restarts[-deaths:]
 
     async def _end(self) -> None:
         watching, self._watching = self._watching, None
@@ -400,5 +412,6 @@ def _lane(name: str, model: Model, managed: dict[str, Managed], checked: Once) -
     lane = Lane(
         name, connect_managed, model.max_in_flight, recover=owner.recover, look=steered, copies=bool(steered)
     )
+    lane.suspects = owner.suspects
     owner.lanes.append(lane)
     return lane

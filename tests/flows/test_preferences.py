@@ -13,7 +13,9 @@ from flows.recipe import Recipe
 from flows.run import Run
 from flows.show import show, show_text
 from records.store import StoreError
-from serving.errors import WrongModel
+from serving.chat import Request
+from serving.engine import Lane
+from serving.errors import RequestFailed, WrongModel
 from tests.fake_model import Answer, Body, Fault, Reply, fake_model
 from tests.flows.conftest import write_prompts
 from tests.flows.fakes import answer, is_judging, luck, recipe
@@ -51,6 +53,30 @@ async def test_prompts_become_a_dataset_and_a_second_run_asks_nothing(tmp_path: 
     row = found["train_prefs"][0]
     assert row["chosen"][0]["content"] == row["prompt"]
     assert row["score_chosen"] > row["score_rejected"]
+
+
+async def test_what_ended_its_server_is_left_out_until_it_is_asked_for(
+    tmp_path: Path, prompt_file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ask = Lane.ask
+
+    async def dies(lane: Lane, request: Request, priority: int = 0) -> Any:
+        if "number 5 " in request.messages[-1]["content"]:
+            raise RequestFailed("quarantined", "the server died 2 times")
+        return await ask(lane, request, priority)
+
+    with fake_model(answer) as fake:
+        settings = recipe(fake.url, prompt_file, max_failed=0.5)
+        monkeypatch.setattr(Lane, "ask", dies)
+        first = await build_preferences(settings, tmp_path)
+        assert first["stages"]["generate"]["dropped"] == {"quarantined": 2}
+        monkeypatch.undo()
+        fake.asked.clear()
+        await judge_responses(settings, tmp_path)
+        assert not fake.asked, "not by itself"
+        again = await judge_responses(settings, tmp_path, retry_failed=True)
+    assert kinds(fake.asked) == (2, 2)
+    assert not again["stages"]["generate"]["dropped"]
 
 
 async def test_shards_and_order_change_no_pair(tmp_path: Path, prompt_file: Path):
