@@ -8,7 +8,7 @@ import pytest
 
 from flows.collect import StageFailed
 from flows.dataset import DatasetError
-from flows.preferences import build_preferences, generate_responses
+from flows.preferences import build_preferences, generate_responses, judge_responses, reject_sampling
 from flows.recipe import Recipe
 from flows.run import Run
 from flows.show import show, show_text
