@@ -28,6 +28,7 @@ from serving.engine import Engine
 from serving.placement import GENERATE as GENERATES
 from serving.placement import JUDGE as JUDGES
 from serving.placement import Part
+from serving.purse import BudgetSpent
 from serving.settings import Adapter, Sampler
 from serving.turns import Turns
 
@@ -332,6 +333,8 @@ async def answer_and_judge(
             if member.scope == "prompt" or not work.streams(whose[0].sampler, member)
         ]
         await together([*(one(own, index, chunk) for index, chunk in chunks for own in results), *later])
+    judged_too = [receipt for member in members for receipt in judge_receipts(results, member.name)]
+    _check_budget(engine, [receipt for own in results for receipt in own.receipts.values()] + judged_too)
     for own in results:
         _check(f"sampler {own.sampler.name}", own.receipts.values(), recipe.max_failed)
     for member in members:
@@ -348,9 +351,23 @@ def judge_receipts(answers: Sequence[Answers], judge: str) -> list[Receipt]:
     return list({receipt.name: receipt for receipt in found}.values())
 
 
+def _check_budget(engine: Engine, receipts: Collection[Receipt]) -> None:
+    """Whether rows were left unasked for want of money, in a run that is not to go on without them."""
+    missing, rows = sum(r.dropped.get("budget", 0) for r in receipts), sum(r.rows for r in receipts)
+    purse = next((lane.purse for lane in engine.lanes.values()), None)
+    if missing and purse is not None and not purse.budget.partial:
+        name, more = purse.tightest()
+        raise BudgetSpent(
+            f"budget: {purse.shown()} are spent, and the next request could exceed it. {rows - missing} of {rows} rows "
+            f"are there and kept, {missing} were not asked. Add --set budget.{name}={more:g} to the same command to go "
+            "on from here, or --set budget.partial=true to go on with what is there"
+        )
+
+
 def _check(who: str, receipts: Collection[Receipt], max_failed: float) -> None:
     rows = sum(receipt.rows for receipt in receipts)
     failed = sum((Counter(receipt.dropped) for receipt in receipts), Counter[str]())
+    del failed["budget"]  # not asked, so not failed
     if rows and sum(failed.values()) > max_failed * rows:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(failed.items()))
         raise StageFailed(

@@ -168,7 +168,7 @@ async def evaluate(recipe: Recipe, out: Path | None = None, store: str | None = 
         async def ask(names: Sequence[str], models: dict[str, Model], judged: bool) -> Any:
             nonlocal asked
             chosen: tuple[Sampler, ...] = tuple(samplers[name] for name in names)
-            async with open_models(models, run.servers, display().say, recipe.machine) as engine:
+            async with open_models(models, run.servers, display().say, recipe.machine, run.purse()) as engine:
                 answers = await answer_and_judge(
                     run, chosen, prompts, engine, judged=judged, identities=identities
                 )

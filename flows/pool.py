@@ -8,6 +8,7 @@ the same way again without asking and goes on from there.
 import time
 from collections import Counter
 from collections.abc import Collection
+from dataclasses import asdict
 
 from flows.answers import Answers
 from flows.collect import answer_and_judge, judge_receipts
@@ -35,7 +36,8 @@ async def collect(
     prompts, dropped = gather_prompts(run)
     began = time.monotonic()
     models, machine = models_of(run.recipe, judged=judged), run.recipe.machine
-    async with open_models(models, run.servers, display().say, machine) as engine:
+    purse = run.purse()
+    async with open_models(models, run.servers, display().say, machine, purse) as engine:
         answers = await in_rounds(run, prompts, engine, judged=judged, again=again)
     seconds, asked = time.monotonic() - began, engine.usage.requests
     completions = [receipt for own in answers for receipt in own.receipts.values()]
@@ -47,6 +49,8 @@ async def collect(
         if known := Readings(run.folder, run.recipe.models).known:
             facts.put("dialects", known)
     facts.spent("generate and judge" if judged else "generate", seconds, asked)
+    if purse is not None:
+        facts.put("budget", asdict(purse.spent))
     return prompts, dropped, answers
 
 

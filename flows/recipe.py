@@ -21,6 +21,7 @@ from records.ids import fingerprint
 from serving.errors import WrongModel
 from serving.gpus import needs_of
 from serving.placement import Machine, schedule
+from serving.purse import Budget
 from serving.settings import Adapter, Classifier, Endpoint, LlamaCpp, Model, Name, Sampler, Vllm
 from trainers.settings import DPOSettings, SFTSettings
 
@@ -88,6 +89,9 @@ class Recipe(Strict):
     max_unjudged: float = Field(default=0.2, ge=0, le=1, json_schema_extra={"position": 13})
     """Share of a judge's verdicts that may be unreadable, refused, cut off or off the scale before the run stops, with
     its finished work kept."""
+
+    budget: Budget | None = Field(default=None, json_schema_extra={"position": 14})
+    """What all runs of this name may spend together; the next request that could exceed it is not sent."""
 
     @model_validator(mode="after")
     def _names_fit(self) -> "Recipe":

@@ -24,6 +24,7 @@ from flows.subject import check_judge
 from judges.jury import Member
 from records.schema import Prompt
 from records.store import Stage, exclusive
+from serving.purse import Purse
 from serving.settings import Sampler
 
 
@@ -62,6 +63,10 @@ class Run:
     @property
     def servers(self) -> Path:
         return self.folder / "servers"
+
+    def purse(self) -> Purse | None:
+        """What is left of the recipe's budget; `spent.json` says what earlier runs spent."""
+        return Purse(self.recipe.budget, self.folder / "spent.json") if self.recipe.budget else None
 
     def model_folder(self, stage: str) -> Path:
         return self.folder / "models" / stage

@@ -20,6 +20,7 @@ from serving.client import Retry, Transport
 from serving.errors import RequestFailed, ServingError
 from serving.late import Seconds
 from serving.limits import FIRST, START, Queue, Refusals, steer
+from serving.purse import Cost, Prices, Purse
 from serving.rates import Booking, PerMinute
 from serving.suspects import Case, Suspects
 from serving.turns import Turns
@@ -136,6 +137,8 @@ class Lane:
         self._tokens = PerMinute(tokens_per_minute) if tokens_per_minute else None
         self.suspects: Suspects | None = None
         """Of the managed server behind this lane."""
+        self.purse: Purse | None = None
+        self.prices = Prices()
         self._transport: Transport | None = None
         self._opening = asyncio.Lock()
         self._letters = 0
@@ -216,6 +219,25 @@ class Lane:
     async def _once(self, request: Request) -> Reply:
         transport = await self._open()
         booked = await self._hold_back(request)
+        if self.purse is None:
+            return await self._send(transport, request, booked)
+        most = await self.purse.hold(self.prices.most(request))
+        cost = most  # what was lost on the way may have been worked on, and is paid for
+        try:
+            reply = await self._send(transport, request, booked)
+            cost = self.prices.of(reply.usage)
+            return reply
+        except Retry as why:
+            if why.overload or why.cause == "connect":
+                cost = Cost(calls=1)
+            raise
+        except RequestFailed:
+            cost = Cost(calls=1)
+            raise
+        finally:
+            self.purse.settle(most, cost)
+
+    async def _send(self, transport: Transport, request: Request, booked: Booking | None) -> Reply:
         sent = self._refusals.sent()
         try:
             if self._seconds is None:
@@ -239,6 +261,10 @@ class Lane:
         self.stats.answered += 1
         self.stats.usage += usage
         return reply
+
+    def spend_from(self, purse: Purse, prices: Prices) -> None:
+        """Send nothing that the purse does not hold."""
+        self.purse, self.prices, self._seconds = purse, prices, None
 
     def feel_its_way(self) -> None:
         """The server turned out not to tell its queue: only what it refuses says how much it takes."""

@@ -20,6 +20,7 @@ from serving.gpus import detect, needs_of, read_ahead
 from serving.limits import Queue
 from serving.placement import Machine
 from serving.probe import dialect_of
+from serving.purse import Prices, Purse
 from serving.restrict import Dialect
 from serving.settings import Adapter, Classifier, Endpoint, LlamaCpp, Model, Vllm
 from serving.suspects import Suspects
@@ -238,10 +239,12 @@ async def open_models(
     folder: Path,
     say: Callable[[str], None] = log.info,
     machine: Machine | None = None,
+    purse: Purse | None = None,
 ) -> AsyncIterator[Engine]:
     """Lanes to `models`. `folder` takes logs and pid files; servers an earlier run left behind are ended first.
 
     `machine`: the GPUs that vLLM models share; None takes those that are there. See `serving.turns`.
+    `purse`: what may be spent; no late request is then sent twice.
 
     Raises:
         WrongModel: a key's environment variable is not set, or an endpoint cannot be reached.
@@ -264,12 +267,19 @@ async def open_models(
     checked = Once(lambda: _check_endpoints(models))
     try:
         for name, model in models.items():
-            lanes[name] = _lane(name, model, managed, checked)
+            lanes[name] = lane = _lane(name, model, managed, checked)
+            if purse is not None:
+                lane.spend_from(
+                    purse,
+                    Prices(model.price_in, model.price_out) if isinstance(model, Endpoint) else Prices(),
+                )
         yield Engine(lanes, turns)
     finally:
         await turns.close()
         for lane in lanes.values():
             await lane.close()
+        if purse is not None:
+            purse.close()
         await asyncio.gather(*(server.stop() for server in managed.values()))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from flows.collect import StageFailed
 from flows.dataset import DatasetError
-from flows.preferences import build_preferences, generate_responses, judge_responses, reject_sampling
+from flows.preferences import build_preferences, generate_responses, judge_responses
 from flows.recipe import Recipe
 from flows.run import Run
 from flows.show import show, show_text
@@ -16,6 +16,7 @@ from records.store import StoreError
 from serving.chat import Request
 from serving.engine import Lane
 from serving.errors import RequestFailed, WrongModel
+from serving.purse import BudgetSpent
 from tests.fake_model import Answer, Body, Fault, Reply, fake_model
 from tests.flows.conftest import write_prompts
 from tests.flows.fakes import answer, is_judging, luck, recipe
@@ -77,6 +78,22 @@ async def test_what_ended_its_server_is_left_out_until_it_is_asked_for(
         again = await judge_responses(settings, tmp_path, retry_failed=True)
     assert kinds(fake.asked) == (2, 2)
     assert not again["stages"]["generate"]["dropped"]
+
+
+async def test_a_spent_budget_stops_the_run_with_all_kept_and_the_way_on(tmp_path: Path, prompt_file: Path):
+    with fake_model(answer) as fake:
+        with pytest.raises(BudgetSpent, match=r"30 of 30 calls are spent.*--set budget\.calls=60"):
+            await build_preferences(recipe(fake.url, prompt_file, budget={"calls": 30}), tmp_path)
+        assert len(fake.asked) == 30
+        some = recipe(fake.url, prompt_file, budget={"calls": 30, "partial": True})
+        partial = await build_preferences(some, tmp_path)
+        assert len(fake.asked) == 30
+        assert sum(partial["dataset"]["pairs"].values()) > 0
+        whole = await build_preferences(recipe(fake.url, prompt_file, budget={"calls": 60}), tmp_path)
+        assert len(fake.asked) == 48, "nothing is paid for twice"
+        unbound = await build_preferences(recipe(fake.url, prompt_file), tmp_path / "other")
+    assert whole["budget"]["calls"] == 48
+    assert whole["dataset"]["digest"] == unbound["dataset"]["digest"]
 
 
 async def test_shards_and_order_change_no_pair(tmp_path: Path, prompt_file: Path):
