@@ -175,6 +175,7 @@ Reason = Literal[
     "transport_error",
     "rejected_request",
     "quarantined",
+    "budget",
     "empty_answer",
     "cut_off",
     "unjudged",
@@ -187,7 +188,7 @@ Reason = Literal[
 ]
 """Why a record went no further. A closed list, because it is counted."""
 
-RETRYABLE: frozenset[str] = frozenset({"transport_error"})
+RETRYABLE: frozenset[str] = frozenset({"transport_error", "budget"})
 """Reasons that say nothing about the record itself: the next run asks again."""
 
 

@@ -19,6 +19,7 @@ import fcntl
 import hashlib
 import io
 import os
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -96,10 +97,10 @@ def exclusive(folder: Path) -> Iterator[None]:
         except OSError as error:
             file.seek(0)
             raise StoreError(
-                f"{folder} is in use by process {file.read().strip() or '?'}; wait for it or choose another --out"
+                f"{folder} is in use by process {file.read().strip() or '?'}; wait or choose another --out"
             ) from error
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(f"{os.getpid()} on {socket.gethostname()}")
         file.flush()
         _held_folders.add(key)
         try:

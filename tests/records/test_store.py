@@ -1,6 +1,7 @@
 """The store keeps what it was given, whatever happens to the process around it."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -238,3 +239,43 @@ def test_a_transport_error_asked_again_leaves_no_copy(tmp_path: Path):
     shard.seal()
     fill(Stage(tmp_path, "completions", ASKED), ["a", "b"])
     assert {path.name for path in tmp_path.rglob("*.*")} == {"asked.json", "00000.json", "00000.parquet"}
+
+
+def test_the_lock_of_a_killed_process_holds_nobody_up(tmp_path: Path):
+    code = (
+        "import sys, time; from pathlib import Path; from records.store import exclusive\n"
+        "with exclusive(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    assert holder.stdout and holder.stdout.readline() == b"held\n"
+    with (
+        pytest.raises(StoreError, match=f"in use by process {holder.pid} on {socket.gethostname()}"),
+        exclusive(tmp_path),
+    ):
+        pass
+    holder.kill()
+    holder.wait()
+    with exclusive(tmp_path):
+        pass
+
+
+def test_a_remote_store_that_cannot_be_written_keeps_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    stage = Stage("memory://full", "completions", {"asked": 1}, journals=tmp_path)
+    shard = stage.open(0, ["a", "b"])
+    for key in ("a", "b"):
+        shard.put(Row(key, [], {"id": key, "stage": "completions", "reason": "too_long", "detail": ""}))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MemoryFileSystem, "pipe_file", refuse)
+        with pytest.raises(StoreError, match=r"cannot seal .*No space left.*all answers are kept"):
+            shard.seal()
+    again = Stage("memory://full", "completions", {"asked": 1}, journals=tmp_path).open(0, ["a", "b"])
+    assert not again.missing
+    assert again.seal().rows == 2
