@@ -105,7 +105,9 @@ def _recipe(path: Path, overrides: list[str] | None) -> Any:
 def _flow(start: Callable[[], Any]) -> dict[str, Any]:
     """Run a flow to its end with progress on stderr."""
     from flows.progress import shown
+    from flows.server import guard_temporary_server
 
+    guard_temporary_server()
     with shown():
         return asyncio.run(start())
 
