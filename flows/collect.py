@@ -73,11 +73,10 @@ class Work:
         served = self._recipe.models.get(model)
         return served.served_by if isinstance(served, Adapter) else model
 
-    def streams(self, sampler: Sampler, member: Member) -> bool:
-        """Whether the judge is there while the sampler answers, and judges each answer as it comes."""
+    def streams(self, member: Member, *samplers: Sampler) -> bool:
+        """Whether the judge is there while all of these answer, and can judge what comes when it comes."""
         asks = self._server(member.asks) if member.asks else None
-        together = self._turns.schedule.together(self._server(sampler.model), asks)
-        return member.scope == "completion" and together
+        return all(self._turns.schedule.together(self._server(s.model), asks) for s in samplers)
 
     async def wait_generator(self, sampler: Sampler) -> None:
         await self._turns.wait(self._server(sampler.model), GENERATES)
@@ -284,19 +283,25 @@ async def answer_and_judge(
         await work.judged(member)
 
     async def judge_stored(whose: Sequence[Answers], member: Member, index: int, chunk: list[Prompt]) -> None:
-        """Once everyone has answered the shard and the judge has its turn, from what is stored."""
+        """From what is stored."""
+        those: list[Coming] = []
+        for completions in side_by_side([own.completions(index) for own in whose]):
+            those.append(loop.create_future())
+            those[-1].set_result(completions)
+        await judge(whose, member, index, chunk, those)
+
+    async def judge_later(whose: Sequence[Answers], member: Member, index: int, chunk: list[Prompt]) -> None:
+        """Once everyone has answered the shard and the judge has its turn."""
         for own in whose:
             await answered[own.sampler.name, index]
         await work.wait_judge(member)
         async with judge_gates[member.name]:
-            those: list[Coming] = []
-            for completions in side_by_side([own.completions(index) for own in whose]):
-                those.append(loop.create_future())
-                those[-1].set_result(completions)
-            await judge(whose, member, index, chunk, those)
+            await judge_stored(whose, member, index, chunk)
+
+    side = [m for m in members if m.scope == "prompt" and work.streams(m, *samplers)]
 
     async def one(own: Answers, index: int, chunk: list[Prompt]) -> None:
-        at_once = [member for member in members if work.streams(own.sampler, member)]
+        at_once = [m for m in members if m.scope == "completion" and work.streams(m, own.sampler)]
         await work.wait_generator(own.sampler)
         async with gates[own.sampler.name]:
             chat, step = engine.chat(own.sampler.model, GENERATE), generating[own.sampler.name]
@@ -320,17 +325,19 @@ async def answer_and_judge(
                 )
                 answered[own.sampler.name, index].set_result(None)
                 await work.generated(own.sampler)
+                if all(index in other.receipts for other in results):  # this is the last sampler of the shard
+                    await together(judge_stored(results, m, index, chunk) for m in side)
 
             those = list(coming.values())
             await together([answer(), *(judge([own], member, index, chunk, those) for member in at_once)])
 
     async with progress_artifact():
         later = [
-            judge_stored(whose, member, index, chunk)
+            judge_later(whose, member, index, chunk)
             for index, chunk in chunks
             for member in members
             for whose in ([results] if member.scope == "prompt" else [[own] for own in results])
-            if member.scope == "prompt" or not work.streams(whose[0].sampler, member)
+            if not work.streams(member, *(own.sampler for own in whose))
         ]
         await together([*(one(own, index, chunk) for index, chunk in chunks for own in results), *later])
     judged_too = [receipt for member in members for receipt in judge_receipts(results, member.name)]
