@@ -24,10 +24,12 @@ bench-pipeline: $(READY)
 bench-peers: $(READY)
 	$(BIN)/python -m benchmarks.peers --rows $(or $(ROWS),1) --out benchmarks/results/peers.json
 
-# The quickstart's model as a judge, on labels of people under ../shared/data or DATA=, and what its prompt's layout costs
+# The quickstart's model as a judge, on labels of people under ../shared/data or DATA=, what its prompt's layout costs, and
+# best of n before a judge that did not pick
 bench-judges: $(READY)
 	$(BIN)/python -m benchmarks.judges --data $(or $(DATA),../shared/data) --write
 	$(BIN)/python -m benchmarks.prefix --data $(or $(DATA),../shared/data)
+	$(BIN)/python -m benchmarks.best_of_n --write
 
 # Commands, options, recipes, code and links in README.md and docs/. Field tables: python docs/fields.py
 docs: $(READY)

@@ -2,8 +2,9 @@
 
 An answer opens with its quality (`q731` is 0.731) and is as long as a lognormal draw says. Asked for one token with
 log-probabilities, for a choice or for JSON under a schema, the model judges: it reads the qualities in its prompt and
-grades them truly, so a pipeline's scores can be checked against what was planted. It also speaks the forms in which
-others ask for several texts to be rated at once: UltraFeedback's blocks, and fenced JSON under a schema it is shown.
+grades them truly, so a pipeline's scores can be checked against what was planted; where its name has `noise20` in it,
+with normal noise of 0.20 of its own. It also speaks the forms in which others ask for several texts to be rated at
+once: UltraFeedback's blocks, and fenced JSON under a schema it is shown.
 """
 
 import json
@@ -24,6 +25,7 @@ WORDS = (
 STOCK = WORDS * 500
 NORMAL = NormalDist()
 QUALITY = re.compile(r"\bq(\d{3})\b")
+NOISE = re.compile(r"noise(\d+)")
 SHOWN_SCHEMA = re.compile(r"<response_schema>\s*(\{.*\})\s*</response_schema>", re.DOTALL)
 BLOCKS = "#### Output for Text"
 
@@ -92,7 +94,8 @@ def _say(body: Body, prompt: str, lengths: Lengths, i: int) -> Said:
         text = json.dumps(conform(schema, schema, iter(_grades(prompt) * 8)))
         return Said(text, tokens_of(text))
     if body.get("logprobs") and most <= 4:
-        return _graded(_grades(prompt)[0], body.get("top_logprobs") or 0)
+        grade = _noisy(_grades(prompt)[0], str(body.get("model")), prompt)
+        return _graded(grade, body.get("top_logprobs") or 0)
     if rated := _rated(prompt):
         return Said(rated, lengths.draw("rated", *sorted(planted(prompt))))
     asked = (body.get("model"), prompt, body.get("seed") if lengths.seeded else None, i)
@@ -121,6 +124,14 @@ def _rated(prompt: str) -> str | None:
 
 def _grades(prompt: str) -> list[float]:
     return planted(prompt) or [luck("grade", prompt)]
+
+
+def _noisy(quality: float, model: str, prompt: str) -> float:
+    """A grade as a model gives it that errs: another model errs elsewhere."""
+    if (found := NOISE.search(model)) is None:
+        return quality
+    error = NORMAL.inv_cdf(min(max(luck("noise", model, prompt), 1e-9), 1 - 1e-9))
+    return min(1.0, max(0.0, quality + int(found[1]) / 100 * error))
 
 
 def _shares(quality: float, labels: int = 5) -> list[float]:

@@ -216,10 +216,32 @@ def pairs(
 
 @app.command("reject-sample")
 def reject_sample(
-    recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False
+    recipe: RecipePath,
+    check_with: Annotated[
+        Path | None,
+        typer.Option(
+            "--check-with",
+            metavar="OTHER",
+            help="A recipe or judge file: does its judge find the best better?",
+        ),
+    ] = None,
+    set: Set = None,
+    out: Out = None,
+    store: Store = None,
+    json: Json = False,
 ) -> None:
     """Best-of-n: the judge's best answer of each prompt as a row for SFT."""
-    _conduct("flows.preferences", "reject_sampling", recipe, set, json, out, store)
+
+    def work() -> dict[str, Any]:
+        settings = _recipe(recipe, set)
+        from flows.subject import load_subject
+
+        other = load_subject(check_with) if check_with else None
+        from flows.preferences import reject_sampling
+
+        return _flow(lambda: reject_sampling(settings, out, store, other))
+
+    answer(work, json, _summary)
 
 
 @app.command()

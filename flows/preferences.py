@@ -6,11 +6,13 @@ from typing import Any
 from prefect import flow
 
 from flows.artifacts import publish_summary
+from flows.cross_check import cross_check, with_judge
 from flows.dataset import build_dataset
 from flows.facts import Facts
 from flows.pool import collect
 from flows.recipe import Recipe
 from flows.run import Run
+from flows.subject import Subject
 
 RETRIED = ("parse_error", "off_scale", "truncated", "refused", "quarantined")
 """Statuses of a verdict that a judge model gave and that is none, and why a row is left out that may be asked again."""
@@ -44,13 +46,21 @@ async def judge_responses(
 
 @flow(name="reject-sample", flow_run_name="reject-{recipe.name}")
 async def reject_sampling(
-    recipe: Recipe, out: Path | None = None, store: str | None = None
+    recipe: Recipe, out: Path | None = None, store: str | None = None, check_with: Subject | None = None
 ) -> dict[str, Any]:
-    """The judge's best answer of each prompt, as rows for SFT. Prompt -> Completion -> Judgement -> SFT row."""
+    """The judge's best answer of each prompt, as rows for SFT. Prompt -> Completion -> Judgement -> SFT row.
+
+    `check_with`: another judge, that says whether the best answers are better than others.
+    """
+    if check_with is not None:
+        with_judge(recipe, check_with)
     with Run.opened(recipe, out, store) as run:
         facts = Facts.of(run)
         prompts, dropped, answers = await collect(run, facts)
         build_dataset(run, prompts, dropped, answers, facts, of_winners=True)
+        if check_with is not None:
+            found = await cross_check(run, check_with, prompts, answers)
+            facts.put("best_of_n_check", found)
         await publish_summary(facts)
         return facts.content
 

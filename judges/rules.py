@@ -7,9 +7,9 @@ and no score: that it is wrong is not known.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_args
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from judges.base import Settings, Verdict
 from judges.constraints import CONSTRAINT, Constraint, NoAnswer, NumberAnswer, final_number
@@ -22,6 +22,13 @@ VERSION = 2
 """Raised when the same answer would get another verdict."""
 
 
+KINDS = frozenset(
+    kind
+    for constraint in get_args(get_args(Constraint)[0])
+    for kind in get_args(constraint.model_fields["kind"].annotation)
+)
+
+
 class RuleError(ValueError):
     """A prompt's constraint cannot be read; its completions get status `rule_error` and no score."""
 
@@ -32,13 +39,27 @@ class Rules(Settings):
     reference: Literal["ignore"] | Read = "ignore"
     """Whether a prompt's `reference` must be the answer's final number, and where that stands: after the last
     mark (`A:`, `####`, `answer is`, a box) or as the last number in the text. An answer without one is unjudged."""
+    only: tuple[str, ...] | None = None
+    """Kinds of constraints that are looked at: [max_words]; None: all. Judges that look at different ones can check
+    one another."""
     loose: bool = False
     """Whether a constraint is also kept when the answer keeps it without its first line, its last line or both, or
     without asterisks: IFEval's loose reading."""
 
+    @model_validator(mode="after")
+    def _only_what_there_is(self) -> Self:
+        if unknown := sorted(set(self.only or ()) - KINDS):
+            raise ValueError(
+                f"only: {unknown} are no kinds of constraints; there are {', '.join(sorted(KINDS))}"
+            )
+        return self
+
     def asked(self) -> dict[str, Any]:
         """Everything that decides this judge's verdicts: part of the fingerprint."""
-        return self.model_dump(mode="json") | {"version": VERSION}
+        fields = self.model_dump(mode="json")
+        if self.only is None:
+            del fields["only"]
+        return fields | {"version": VERSION}
 
     @property
     def aspects(self) -> tuple[str, ...]:
@@ -61,7 +82,9 @@ class RulesJudge:
         self, prompt: Prompt, completions: Sequence[Completion], aspect: str = ASPECT
     ) -> list[Verdict]:
         try:
-            constraints = read_constraints(prompt, self.settings.reference)
+            every = read_constraints(prompt, self.settings.reference)
+            only = self.settings.only
+            constraints = every if only is None else [c for c in every if c.kind in only]
         except RuleError as error:
             return [Verdict(aspect, "rule_error", 0, 1, detail=str(error)) for _ in completions]
         if not constraints:

@@ -36,6 +36,20 @@ async def test_the_score_is_one_only_when_every_check_holds():
     assert longer.score is not None and long.score is not None and longer.score < long.score < 1
 
 
+async def test_only_some_kinds_of_constraints_can_be_looked_at():
+    text, prompt = "Tea is a very warm drink", ask(BRIEF)
+    for only, score in ((("min_words",), 1.0), (("ends_with_punctuation",), 0.0)):
+        [verdict] = await judge(prompt, text, settings=Rules(only=only))
+        assert verdict.score == score
+    [verdict] = await judge(prompt, text, settings=Rules(only=("json_object",)))
+    assert verdict.status == "not_applicable"
+    with pytest.raises(
+        ValueError, match=r"only: \['max_word'\] are no kinds of constraints; there are .*max_words"
+    ):
+        Rules(only=("max_word",))
+    assert "only" not in Rules().asked(), "judgements without it are those of before"
+
+
 async def test_the_detail_lists_kept_and_broken_rules_in_words():
     [verdict] = await judge(ask(BRIEF), "Tea is a very warm drink")
     assert verdict.detail == (
