@@ -89,6 +89,16 @@ def summary_text(content: dict[str, Any]) -> str:
         lines.append(f"{'pairs':<12}{pairs}" + (f"  dropped: {dropped}" if dropped else ""))
     if best := content.get("best_of_n"):
         lines += best_of_n_lines(best)
+    if check := content.get("best_of_n_check"):
+        lines.append(
+            f"{'':<12}{check['by']} on {check['prompts']} prompts: the best {interval(check['winner'])}, "
+            f"above the mean candidate by {interval(check['gain'])}, a random one by {interval(check['random_gain'])}"
+        )
+    for row in content.get("rounds", ()):
+        lines.append(
+            f"{'round ' + str(row['round']):<12}{row['prompts']} prompts, score {interval(row['score'])}, best "
+            f"{interval(row['best'])}; {training_line(row['model'])}"
+        )
     for name, model in content.get("models", {}).items():
         lines.append(f"{name:<12}{training_line(model)}")
     if evaluation := content.get("evaluation"):

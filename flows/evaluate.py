@@ -22,6 +22,7 @@ from flows.inputs import gather_prompts, models_of
 from flows.progress import display
 from flows.recipe import Evaluation, Recipe, RecipeError
 from flows.run import Run
+from flows.train import trained
 from judges.rules import RuleError, all_kept
 from records.ids import chance, seed_of
 from records.schema import Prompt
@@ -51,10 +52,7 @@ def contenders(run: Run, evaluation: Evaluation) -> list[Contender]:
     name = evaluation.sampler.model
     served = run.recipe.models[name]
     found = [Contender(BASE, served, served.identity)]
-    for stage in ("sft", "dpo"):
-        folder = run.model_folder(stage)
-        if not (folder / "model.json").exists():
-            continue
+    for stage, folder in trained(run).items():
         made = json.loads((folder / "model.json").read_text())
         weights = folder
         if isinstance(served, LlamaCpp):
@@ -62,7 +60,9 @@ def contenders(run: Run, evaluation: Evaluation) -> list[Contender]:
             if weights is None:
                 raise RecipeError(f"{folder} has no GGUF for llama.cpp; set training.gguf: q8_0")
         model = served.model_copy(update={"model": str(weights), "revision": None})
-        found.append(Contender(stage, model, {"trained": made["weights"], "served_as": served.kind}))
+        identity = {"trained": made["weights"], "served_as": served.kind}
+        if all(identity != other.identity for other in found):  # training that moved no weight gives no new model
+            found.append(Contender(stage, model, identity))
     return found
 
 

@@ -249,6 +249,11 @@ def plan_text(run: Run, found: Plan | None = None) -> str:
             f"{run.recipe.best_of_n.max_n} candidates"
             + (" or enough" if run.recipe.best_of_n.stop_gain is not None else "")
         )
+    if run.recipe.training and (rounds := run.recipe.training.rounds):
+        share = (
+            "a part of the prompts each" if rounds.prompts == "split" else "all prompts, and requests, each"
+        )
+        lines.append(f"rounds: {rounds.count}, {share}")
     for kind, figures in found.training.items():
         lines.append(f"train {kind}: at most {figures['steps_at_most']} steps of {figures['batch']}")
     if run.recipe.evaluation:

@@ -30,6 +30,23 @@ class RecipeError(ValueError):
     """A recipe cannot mean what it says. Nothing was started."""
 
 
+class Rounds(Strict):
+    """On-policy training: each round's answers are by the model that the round before made. `rounds: 3` is enough."""
+
+    count: int = Field(ge=1, le=100)
+    """How often answers are sampled, judged and trained on."""
+    prompts: Literal["split", "reuse"] = "split"
+    """split: each round has its part of the prompts. reuse: each has all."""
+    start: Literal["previous", "base"] = "previous"
+    """What a round's training starts from, which is also DPO's reference: the model of the round before, or the
+    recipe's base each time."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_number_is_the_count(cls, given: Any) -> Any:
+        return {"count": given} if isinstance(given, int) and not isinstance(given, bool) else given
+
+
 class TrainingPlan(Strict):
     """Which model is trained, and how."""
 
@@ -41,6 +58,8 @@ class TrainingPlan(Strict):
     gguf: Literal["f16", "q8_0"] | None = None
     """Also write each model as one file that llama.cpp, Ollama and LM Studio read; q8_0 is half the size and, on a CPU,
     faster."""
+    rounds: Rounds | None = None
+    """So many times `zephyr run` samples from the model in training, judges and trains; None: once, from the base."""
 
 
 class Evaluation(Strict):
@@ -167,6 +186,7 @@ class Recipe(Strict):
                 "evaluation: compares a model before and after training, and `training` is missing"
             )
         self._rounds_fit()
+        self._training_rounds_fit()
         if sum(sampler.n for sampler in self.samplers) < self.pairs.min_completions:
             raise ValueError(
                 f"samplers: {sum(s.n for s in self.samplers)} answers per prompt, pairs.min_completions wants "
@@ -193,6 +213,26 @@ class Recipe(Strict):
                 f"best_of_n.max_n={settings.max_n} is no multiple of the {each} candidates of a round (the samplers' n "
                 f"together); set it to {f'{lower} or ' if lower else ''}{lower + each}, or change a sampler's n"
             )
+
+    def _training_rounds_fit(self) -> None:
+        """Whether a round's model can answer the next round's prompts.
+
+        Raises:
+            ValueError: it cannot; says what is missing.
+        """
+        plan = self.training
+        if plan is None or plan.rounds is None:
+            return
+        if plan.sft is None and plan.dpo is None:
+            raise ValueError("training.rounds: nothing is trained; add training.sft or training.dpo")
+        base, asking = self.models.get(plan.base), [s.name for s in self.samplers if s.model == plan.base]
+        if not isinstance(base, LlamaCpp | Vllm) or not asking:
+            raise ValueError(
+                f"training.rounds: training.base={plan.base!r} must be a model of kind llamacpp or vllm that a sampler "
+                "asks, so that each round's model can take its place"
+            )
+        if isinstance(base, LlamaCpp) and plan.gguf is None:
+            raise ValueError("training.rounds: llama.cpp serves each round's model; set training.gguf: q8_0")
 
     @property
     def rounds_at_most(self) -> int:

@@ -12,6 +12,7 @@ from flows.inputs import gather_prompts
 from flows.plan import plan_text
 from flows.recipe import RecipeError, load_recipe
 from flows.run import Run
+from flows.train import trained
 from pairs.policies import pair_all
 from records.schema import Completion, Pair
 from reports.data import (
@@ -23,6 +24,7 @@ from reports.data import (
     JudgeAgreement,
     LengthPoint,
     ReportData,
+    RoundRow,
     Step,
     Training,
     UsageRow,
@@ -117,8 +119,20 @@ def _data(run: Run, content: dict[str, Any], cases: list[Judged], pairs: list[Pa
         dialects={name: _dialect(way) for name, way in content.get("dialects", {}).items()},
         training=tuple(
             Training.from_log(stage, history)
-            for stage in ("sft", "dpo")
-            if (history := _history(run.model_folder(stage))) is not None
+            for stage, folder in trained(run).items()
+            if (history := _history(folder)) is not None
+        ),
+        rounds=tuple(
+            RoundRow(
+                round=row["round"],
+                prompts=row["prompts"],
+                pairs=row["pairs"].get("train", 0),
+                score=Interval(**row["score"]) if row["score"] else None,
+                best=Interval(**row["best"]) if row["best"] else None,
+                loss_first=row["model"]["loss_first"],
+                loss_last=row["model"]["loss_last"],
+            )
+            for row in content.get("rounds", ())
         ),
         evaluation=_evaluation(content.get("evaluation", {})),
         before_after=_before_after(run),

@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.facts import Facts
 from flows.progress import display
-from flows.recipe import Recipe, RecipeError
+from flows.recipe import Recipe, RecipeError, TrainingPlan
 from flows.run import Run
 from serving import guard
 from trainers.job import Data, DPOJob, SFTJob
@@ -66,6 +66,8 @@ def job_of(run: Run, kind: Kind) -> SFTJob | DPOJob:
     served = recipe.models.get(plan.base)
     name, revision = (served.model, served.revision) if served else (plan.base, None)
     base, receipt = None, {}
+    if served is not None and served.weights:
+        receipt = {"name": name, "digest": served.weights}
     if kind == "dpo" and plan.sft is not None:
         base = run.model_folder("sft")
         if not (base / "model.json").exists():
@@ -92,6 +94,24 @@ def job_of(run: Run, kind: Kind) -> SFTJob | DPOJob:
         if kind == "sft"
         else DPOJob(kind="dpo", settings=settings, **fields)
     )
+
+
+def last_stage(plan: TrainingPlan) -> Kind:
+    """The stage whose model a plan ends with."""
+    return "dpo" if plan.dpo is not None else "sft"
+
+
+def trained(run: Run) -> dict[str, Path]:
+    """The finished models of a run by name, in the order they were made: its stages, or the last of each round."""
+    plan = run.recipe.training
+    if plan is not None and plan.rounds is not None:
+        numbers = range(1, plan.rounds.count + 1)
+        found = {
+            f"round-{i}": run.folder / "rounds" / f"round-{i}" / "models" / last_stage(plan) for i in numbers
+        }
+    else:
+        found = {stage: run.model_folder(stage) for stage in ("sft", "dpo")}
+    return {name: folder for name, folder in found.items() if (folder / "model.json").exists()}
 
 
 def rows(data: Data) -> int:

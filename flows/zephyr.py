@@ -12,6 +12,7 @@ from flows.plan import plan_text
 from flows.preferences import build_preferences
 from flows.recipe import Recipe
 from flows.report import draw
+from flows.rounds import train_in_rounds
 from flows.run import Run
 from flows.train import train_dpo, train_sft
 
@@ -26,11 +27,14 @@ async def zephyr(recipe: Recipe, out: Path | None = None, store: str | None = No
         if facts.content.get("planned") != recipe.fingerprint:  # later runs find everything there already
             facts.content["plan"] = plan
             facts.put("planned", recipe.fingerprint)
-        await build_preferences(recipe, out, store)
-        if recipe.training and recipe.training.sft:
-            await train_sft(recipe, out)
-        if recipe.training and recipe.training.dpo:
-            await train_dpo(recipe, out)
+        if recipe.training and recipe.training.rounds:
+            await train_in_rounds(recipe, out, store)
+        else:
+            await build_preferences(recipe, out, store)
+            if recipe.training and recipe.training.sft:
+                await train_sft(recipe, out)
+            if recipe.training and recipe.training.dpo:
+                await train_dpo(recipe, out)
         if recipe.evaluation:
             await evaluate(recipe, out, store)
         facts = Facts.of(run)

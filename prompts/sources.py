@@ -63,6 +63,8 @@ class PromptSource(Strict):
     """Prompts, at most; drawn by prompt id, so that order and additions to the file move nothing else."""
     seed: int = Field(default=0, ge=0)
     """Of that draw."""
+    part: tuple[int, int] | None = None
+    """[2, 3] is the second of three parts of what is left, dealt by prompt id; parts differ by one prompt at most."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -70,6 +72,8 @@ class PromptSource(Strict):
             raise ValueError(
                 f"file={self.file!r} and dataset={self.dataset!r}: wanted exactly one of the two"
             )
+        if self.part is not None and not 1 <= self.part[0] <= self.part[1]:
+            raise ValueError(f"part={list(self.part)}: wanted [number, parts] with a number from 1 to parts")
         return self
 
     @property
@@ -126,7 +130,8 @@ def load_prompts(source: PromptSource, beside: Path | None = None) -> Loaded:
             f"no prompts in {name}: {read} rows, {kept} with {source.where or 'no filter'}, "
             f"{len(dropped)} dropped as empty or duplicate"
         )
-    return Loaded(_drawn(list(found.values()), source.limit, source.seed), dropped)
+    prompts = _drawn(list(found.values()), source.limit, source.seed)
+    return Loaded(_dealt(prompts, source.part, source.seed), dropped)
 
 
 def split_of(prompt_id: str, seed: int, test_fraction: float) -> Split:
@@ -154,6 +159,15 @@ def _drawn(prompts: list[Prompt], limit: int | None, seed: int) -> list[Prompt]:
     ranked = sorted(prompts, key=lambda p: (chance(seed, "sample", p.id).random(), p.id))
     chosen = {p.id for p in ranked[:limit]}
     return [p for p in prompts if p.id in chosen]
+
+
+def _dealt(prompts: list[Prompt], part: tuple[int, int] | None, seed: int) -> list[Prompt]:
+    if part is None:
+        return prompts
+    number, parts = part
+    ranked = sorted(prompts, key=lambda p: (chance(seed, "part", p.id).random(), p.id))
+    own = {p.id for p in ranked[number - 1 :: parts]}
+    return [p for p in prompts if p.id in own]
 
 
 def _check_columns(source: PromptSource, columns: list[str], name: str) -> None:

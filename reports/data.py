@@ -88,6 +88,21 @@ METRICS = (
 """What TRL logs and a person looks at, in that order."""
 
 
+class RoundRow(Strict):
+    """One round of on-policy training."""
+
+    round: int
+    prompts: int
+    pairs: int
+    """To train on."""
+    score: Interval | None = None
+    """The judge's mean over the answers of the model that the round began with."""
+    best: Interval | None = None
+    """The same of each prompt's best answer."""
+    loss_first: float
+    loss_last: float
+
+
 class EvaluationRow(Strict):
     model: str
     metric: str
@@ -187,6 +202,7 @@ class ReportData(Strict):
     dialects: dict[str, str] = Field(default_factory=dict)
     """Judge model -> how it was asked and read."""
     training: tuple[Training, ...] = ()
+    rounds: tuple[RoundRow, ...] = ()
     evaluation: tuple[EvaluationRow, ...] = ()
     before_after: tuple[BeforeAfter, ...] = ()
     pairs: tuple[ExamplePair, ...] = ()

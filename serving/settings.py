@@ -55,6 +55,9 @@ class Serving(Strict):
     """A folder, a file, a Hugging Face id, or the name the endpoint knows the model by."""
     revision: str | None = None
     """Commit of the Hugging Face repository; None takes the newest and records it."""
+    weights: str | None = None
+    """Digest of the weights in a folder of ours, as its model.json has it: says in fingerprints what they are, whatever
+    the folder is called."""
     max_in_flight: int = Field(default=64, ge=1)
     """Requests at the model at one time, at most."""
     timeout: float = Field(default=600, gt=0)
@@ -65,7 +68,7 @@ class Serving(Strict):
     @property
     def identity(self) -> dict[str, Any]:
         """What changes the text: part of every fingerprint."""
-        return {"model": self.model, "revision": self.revision}
+        return {"model": f"weights:{self.weights}" if self.weights else self.model, "revision": self.revision}
 
 
 def usable_cores() -> int:
