@@ -61,7 +61,9 @@ def contenders(run: Run, evaluation: Evaluation) -> list[Contender]:
                 raise RecipeError(f"{folder} has no GGUF for llama.cpp; set training.gguf: q8_0")
         model = served.model_copy(update={"model": str(weights), "revision": None})
         identity = {"trained": made["weights"], "served_as": served.kind}
-        if all(identity != other.identity for other in found):  # training that moved no weight gives no new model
+        if all(
+            identity != other.identity for other in found
+        ):  # training that moved no weight gives no new model
             found.append(Contender(stage, model, identity))
     return found
 
