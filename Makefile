@@ -23,6 +23,7 @@ bench-pipeline: $(READY)
 # Beside distilabel, curator and Data Designer, each in an environment of its own; under half an hour. make bench-peers ROWS=0.1
 bench-peers: $(READY)
 	$(BIN)/python -m benchmarks.peers --rows $(or $(ROWS),1) --out benchmarks/results/peers.json
+	$(BIN)/python -m benchmarks.peers --table
 
 # The quickstart's model as a judge, on labels of people under ../shared/data or DATA=, what its prompt's layout costs, and
 # best of n before a judge that did not pick

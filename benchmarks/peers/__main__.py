@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.peers.environments import CACHE, CLIENTS, prepare, versions
 from benchmarks.peers.plan import MEASUREMENTS, speeds, stops, summaries
-from benchmarks.peers.table import RESULT, plain, rewrite
+from benchmarks.peers.table import LARGE, RESULT, plain, rewrite
 from benchmarks.report import finish
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only write the documentation's tables again")
     asked = parser.parse_args()
     if asked.table:
-        rewrite(json.loads(RESULT.read_text()))
+        rewrite(json.loads(RESULT.read_text()), json.loads(LARGE.read_text()) if LARGE.exists() else None)
         return
     began, clients, missing = time.monotonic(), [], {}
     for name in asked.clients:

@@ -10,9 +10,6 @@ from typing import Any
 from benchmarks.peers.environments import Client
 from benchmarks.peers.measure import Work, bench
 
-EMPTY = Work(8, speed=20)
-"""What a run costs before its first row."""
-
 
 @dataclass(frozen=True)
 class Measurement:
@@ -27,21 +24,32 @@ class Measurement:
     """Seconds after which a run is stopped and counted as hanging."""
 
 
+STARTS = (
+    Measurement("start, one model", Work(8, speed=20), rounds=True),
+    Measurement("start, four models, judge", Work(8, models=4, judged=True, speed=20), rounds=True),
+)
+"""What a run of each shape costs before its first row."""
 MEASUREMENTS = (
-    Measurement("one model", Work(1000, speed=3, in_flight=128), rounds=True),
-    Measurement("four models, judge", Work(240, models=4, judged=True, in_flight=64), rounds=True),
-    Measurement("one model, defaults", Work(300, speed=3), tuned=False, limit=240),
-    Measurement("four models, judge, defaults", Work(60, models=4, judged=True), tuned=False, limit=240),
-    Measurement("3 % faults", Work(600, speed=3, in_flight=128, faults=0.03, timeout=10), limit=240),
+    Measurement("one model", Work(800, speed=3, in_flight=128), rounds=True),
+    Measurement("four models, judge", Work(240, models=4, judged=True, in_flight=64, speed=1.5), rounds=True),
+    Measurement("one model, defaults", Work(150, speed=3), tuned=False, limit=240),
+    Measurement(
+        "four models, judge, defaults", Work(40, models=4, judged=True, speed=1.5), tuned=False, limit=240
+    ),
+    Measurement("3 % faults", Work(500, speed=3, in_flight=128, faults=0.03, timeout=10), limit=240),
 )
 """Speeds at which the clients' own cost is seen and the simulators are far from busy."""
-STOPPED = Work(240, models=4, judged=True, in_flight=64, speed=2)
-PATIENCE = 90
+STOPPED = Work(200, models=4, judged=True, in_flight=64, speed=2)
+PATIENCE = 120
 """Seconds a resumed run may take; the work takes ten at the servers."""
 
 
 def scaled(work: Work, times: float) -> Work:
     return replace(work, rows=max(8, round(work.rows * times)))
+
+
+def _shape(work: Work) -> tuple[int, bool]:
+    return work.models, work.judged
 
 
 def told(turn: str, name: str, client: str, run: dict[str, Any]) -> None:
@@ -61,15 +69,15 @@ def speeds(
     wanted = [m for m in MEASUREMENTS if not only or m.name in only]
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for turn in range(rounds):
-        for m in [Measurement("start", EMPTY), *wanted]:
+        for m in [*(s for s in STARTS if any(_shape(s.work) == _shape(m.work) for m in wanted)), *wanted]:
             if turn and not m.rounds:
                 continue
-            work = m.work if m.name == "start" else scaled(m.work, times)
+            work = m.work if m in STARTS else scaled(m.work, times)
             for client in clients:
                 if client.name == "loop" and (work.faults or not m.tuned):
                     continue  # it has neither retries nor settings
                 with bench(work, environments) as place:
-                    run = place.run(client, tuned=m.tuned, limit=m.limit)
+                    run = place.run(client, tuned=m.tuned, limit=m.limit * max(1.0, times))
                 found.setdefault(m.name, {}).setdefault(client.name, []).append(run)
                 told(f"{turn + 1}/{rounds}", m.name, client.name, run)
     return found
@@ -126,10 +134,10 @@ def _changed(place: Any, client: Client, work: Work) -> dict[str, Any]:
 
 
 def summary(
-    m: str, works: dict[str, Work], runs: dict[str, list[dict[str, Any]]], start: dict[str, Any]
-) -> Any:
+    work: Work, runs: dict[str, list[dict[str, Any]]], starts: dict[str, list[dict[str, Any]]]
+) -> dict[str, dict[str, Any]]:
     """Client -> medians and ranges."""
-    work, found = works[m], {}
+    found: dict[str, dict[str, Any]] = {}
     for name, every in runs.items():
         ended = [run for run in every if run.get("rows") is not None and run["span_s"]]
         first = every[0]
@@ -145,7 +153,7 @@ def summary(
         if not ended:
             continue
         spans = sorted(run["span_s"] for run in ended)
-        idle = start.get(name, [{}])[0].get("cpu_s")
+        idle = median(run["cpu_s"] for run in starts[name]) if name in starts else None
         found[name] |= {
             "seconds": median(spans),
             "least_s": spans[0],
@@ -169,9 +177,9 @@ def summary(
 def summaries(
     found: dict[str, dict[str, list[dict[str, Any]]]], times: float
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    works = {m.name: scaled(m.work, times) for m in MEASUREMENTS} | {"start": EMPTY}
-    start = found.get("start", {})
-    results = {m: summary(m, works, runs, start) for m, runs in found.items()}
+    works = {m.name: scaled(m.work, times) for m in MEASUREMENTS} | {s.name: s.work for s in STARTS}
+    starts = {_shape(s.work): found.get(s.name, {}) for s in STARTS}
+    results = {m: summary(works[m], runs, starts[_shape(works[m])]) for m, runs in found.items()}
     for clients in results.values():
         least = clients.get("loop", {}).get("seconds")
         for result in clients.values():

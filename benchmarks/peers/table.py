@@ -9,11 +9,13 @@ from benchmarks.peers.environments import ROOT
 from benchmarks.report import table
 
 RESULT = ROOT / "benchmarks" / "results" / "peers.json"
+LARGE = RESULT.with_name("peers-large.json")
+"""One model, many rows, one round; shown where it was measured."""
 PAGES = {"docs/benchmarks.md": "full", "README.md": "short"}
 NAMES = {"loop": "bare loop", "ours": "this project", "data-designer": "Data Designer"}
 NOT_RIGHT = ("lost", "wrong", "doubled", "unrated", "misrated")
-QUIET_LOAD = 2.5
-"""Load average of two cores on which little else runs; above it, figures are called preliminary."""
+QUIET_LOAD = 4.0
+"""Load average of two cores on which nothing but this runs, at most; above it, figures are called preliminary."""
 
 One = dict[str, Any]
 
@@ -43,7 +45,8 @@ def ended(one: One) -> str:
 
 def _first(error: str) -> str:
     words = re.sub(r"\s+", " ", re.sub(r"[|`*<>]", " ", error)).strip()
-    return words[-70:]
+    named = re.findall(r"\w*(?:Error|Exception)\b.*", words)
+    return named[-1][:90] if named else words[-70:]
 
 
 def _get(key: str) -> Callable[[One], float | None]:
@@ -76,7 +79,7 @@ FAULTS = [
     Column("answers lost", _get("lost"), True),
     Column("broken answers kept", _get("wrong"), True),
     Column("rows twice", _get("doubled"), True),
-    Column("requests / fewest", _get("requests"), True),
+    Column("requests / fewest", _get("requests")),
     Column("ended", ended),
 ]
 STOPS = [
@@ -101,8 +104,8 @@ def number(value: float) -> str:
 def tables(metrics: dict[str, Any]) -> list[Table]:
     found = []
     for name, clients in metrics["speeds"].items():
-        columns = START if name == "start" else FAULTS if "faults" in name else SPEED
-        found.append(Table("start-up, 8 rows" if name == "start" else name, columns, clients))
+        columns = START if name.startswith("start") else FAULTS if "faults" in name else SPEED
+        found.append(Table(f"{name}, 8 rows" if columns is START else name, columns, clients))
     if metrics["stops"]:
         found.append(Table("killed with SIGKILL at half, then run again", STOPS, metrics["stops"]))
         found.append(Table("then the judge asked in other words", CHANGES, metrics["stops"]))
@@ -147,20 +150,24 @@ def measured(result: dict[str, Any]) -> str:
         for one in clients.values()
         if "simulator_share" in one
     ]
-    small = metrics["rows"] < 1 or metrics["rounds"] < 3
+    small = metrics["rows"] < 1 or (metrics["rows"] == 1 and metrics["rounds"] < 3)
     words = "**Preliminary**: measured" if small or machine["load"][2] > QUIET_LOAD else "Measured"
     words += f" on {result['date'][:10]} on {machine['cores']} cores of {machine['cpu']}, "
-    words += f"{metrics['rounds']} rounds, ROWS={metrics['rows']:g}, in {metrics['minutes']:.0f} minutes; "
-    words += f"load average {machine['load'][2]:.1f} over the last quarter of an hour. "
-    words += f"The simulators took {100 * min(shares):.0f} to {100 * max(shares):.0f} % of one core."
+    words += f"rounds: {metrics['rounds']}, ROWS={metrics['rows']:g}, in {metrics['minutes']:.0f} minutes; "
+    words += f"load average {machine['load'][2]:.1f} over the last quarter of an hour."
+    if shares:
+        words += f" The simulators took {100 * min(shares):.0f} to {100 * max(shares):.0f} % of one core."
     for name, why in metrics["missing"].items():
         words += f" {NAMES.get(name, name)} could not be installed: {_first(why)}."
     return words
 
 
-def full(result: dict[str, Any]) -> str:
+def full(result: dict[str, Any], large: dict[str, Any] | None) -> str:
     blocks = [measured(result)]
     blocks += [f"**{t.title}**\n\n{markdown(t.columns, t.clients)}" for t in tables(result["metrics"])]
+    if large is not None:
+        blocks += [f"**many rows**\n\n{measured(large)}"]
+        blocks += [markdown(t.columns, t.clients) for t in tables(large["metrics"]) if t.columns is SPEED]
     pins = result["metrics"]["pinned"]
     versions = ", ".join(f"{name} {version}" for pinned in pins.values() for name, version in pinned.items())
     return "\n\n".join([*blocks, f"Pinned in `benchmarks/peers/requirements/`: {versions}."])
@@ -175,12 +182,10 @@ def short(result: dict[str, Any]) -> str:
         for name in speeds.get("four models, judge", {})
     }
 
-    def faulty(one: One) -> float | None:
-        return (
-            one["faults"]["lost"] + one["faults"]["wrong"]
-            if (one["faults"] or {}).get("lost") is not None
-            else None
-        )
+    def faulty(one: One) -> float | str | None:
+        if not (found := one["faults"]):
+            return None
+        return "all: it ends with an error" if found.get("lost") is None else found["lost"] + found["wrong"]
 
     def killed(one: One) -> float | str | None:
         stop = one["stop"]
@@ -202,14 +207,14 @@ def short(result: dict[str, Any]) -> str:
     return f"{markdown(columns, together)}\n\n{measured(result)}"
 
 
-def rewrite(result: dict[str, Any], root: Path = ROOT) -> None:
+def rewrite(result: dict[str, Any], large: dict[str, Any] | None = None, root: Path = ROOT) -> None:
     """Put the tables between the markers of every page.
 
     Raises:
         ValueError: a page has no markers.
     """
     for page, size in PAGES.items():
-        path, text = root / page, full(result) if size == "full" else short(result)
+        path, text = root / page, full(result, large) if size == "full" else short(result)
         parts = re.split(r"(<!-- peers: .*? -->)", path.read_text(encoding="utf-8"))
         if len(parts) != 5:
             raise ValueError(f"{page} has {len(parts) // 2} markers of the peers' table, wanted 2")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,13 +17,13 @@ from benchmarks.peers.environments import CACHE, CLIENTS, REQUIREMENTS, ROOT
 from benchmarks.peers.job import ratings_in
 from benchmarks.peers.measure import Work, bench, checked
 from benchmarks.peers.plan import MEASUREMENTS, summaries
-from benchmarks.peers.table import NOT_RIGHT, PAGES, SPEED, STOPS, cells, rewrite
+from benchmarks.peers.table import LARGE, NOT_RIGHT, PAGES, RESULT, SPEED, STOPS, cells, ended, rewrite, short
 from benchmarks.replies import Lengths, planted, rating, say, shown
 from benchmarks.simulator import simulator
 
 RESULT_LIKE: dict[str, Any] = {
     "metrics": {
-        "speeds": {"start": {"ours": {"start_s": 1.0, "cpu_s": 2.0, "simulator_share": 0.1}}},
+        "speeds": {"start, one model": {"ours": {"start_s": 1.0, "cpu_s": 2.0, "simulator_share": 0.1}}},
         "stops": {},
     }
     | {"rows": 1.0, "rounds": 3, "minutes": 20.0, "missing": {}, "pinned": {}},
@@ -176,13 +177,25 @@ def test_tables_go_between_the_markers_and_nothing_else_changes(tmp_path: Path):
     (tmp_path / "docs").mkdir()
     for page in PAGES:
         (tmp_path / page).write_text("before\n<!-- peers: written -->\nold\n<!-- peers: end -->\nafter\n")
-    rewrite(RESULT_LIKE, tmp_path)
+    rewrite(RESULT_LIKE, root=tmp_path)
     text = (tmp_path / "docs/benchmarks.md").read_text()
     assert text.startswith("before\n<!-- peers: written -->\n\nMeasured on 2026-11-23 on 2 cores")
     assert "| this project | 1 | 2 |" in text and "old" not in text and "Preliminary" not in text
     assert text.endswith("<!-- peers: end -->\nafter\n")
-    rewrite(RESULT_LIKE | {"machine": RESULT_LIKE["machine"] | {"load": [9.0, 9.0, 9.0]}}, tmp_path)
+    rewrite(RESULT_LIKE | {"machine": RESULT_LIKE["machine"] | {"load": [9.0, 9.0, 9.0]}}, root=tmp_path)
     assert "**Preliminary**: measured on" in (tmp_path / "docs/benchmarks.md").read_text()
+
+
+def test_the_tables_are_those_of_the_committed_results(tmp_path: Path):
+    for page in PAGES:
+        (tmp_path / page).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / page, tmp_path / page)
+    results = (json.loads(path.read_text()) if path.exists() else None for path in (RESULT, LARGE))
+    rewrite(*results, root=tmp_path)  # pyright: ignore[reportArgumentType]  # the first is committed
+    for page in PAGES:
+        assert (tmp_path / page).read_text() == (ROOT / page).read_text(), (
+            "run python -m benchmarks.peers --table"
+        )
 
 
 def test_a_page_without_markers_is_named(tmp_path: Path):
@@ -190,7 +203,15 @@ def test_a_page_without_markers_is_named(tmp_path: Path):
     for page in PAGES:
         (tmp_path / page).write_text("no markers")
     with pytest.raises(ValueError, match=r"docs/benchmarks\.md has 0 markers"):
-        rewrite(RESULT_LIKE, tmp_path)
+        rewrite(RESULT_LIKE, root=tmp_path)
+
+
+def test_a_client_that_ends_with_an_error_lost_everything_and_the_error_is_named():
+    why = "╰──╯ | ArrowNotImplementedError: Unsupported cast from string to null"
+    assert ended({"error": why}) == "no: ArrowNotImplementedError: Unsupported cast from string to null"
+    speeds = {"four models, judge": {"distilabel": {}}, "3 % faults": {"distilabel": {"error": why}}}
+    result = RESULT_LIKE | {"metrics": RESULT_LIKE["metrics"] | {"speeds": speeds}}
+    assert "| distilabel | – | – | all: it ends with an error | – | – |" in short(result)
 
 
 def test_a_client_that_never_ends_has_a_line_without_figures():
