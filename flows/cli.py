@@ -66,6 +66,9 @@ def answer(work: Callable[[], dict[str, Any]], as_json: bool, text: Callable[[di
         print(json.dumps({"ok": True, **result}, ensure_ascii=False, default=str))
     else:
         print(text(result))
+    if result.get("ok") is False:
+        sys.stdout.flush()
+        raise typer.Exit(1)
 
 
 def exit_code(error: BaseException) -> int | None:
@@ -303,6 +306,70 @@ def judge_card(
         from flows.card_text import card_text
 
         return card_text(card)
+
+    answer(work, json, text)
+
+
+@app.command()
+def selftest(
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[RECIPE]", help="Its judge, pairs and samplers; without one, every kind of judge."
+        ),
+    ] = None,
+    prompts: Annotated[int, typer.Option(min=1, help="Prompts asked.")] = 500,
+    answers: Annotated[
+        int | None,
+        typer.Option(min=2, max=16, help="Answers to each; 4. A recipe's samplers decide themselves."),
+    ] = None,
+    kinds: Annotated[
+        str, typer.Option(metavar="A,B", help="Kinds of judges, or single ones as pairwise/ties; all.")
+    ] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Of all chance.")] = 0,
+    bias: Annotated[
+        float, typer.Option(min=0, max=0.4, help="The oracle's liking for the first place.")
+    ] = 0.2,
+    noise: Annotated[
+        float, typer.Option(min=0, max=0.5, help="Of its verdicts, as a share of the scale.")
+    ] = 0.05,
+    malformed: Annotated[float, typer.Option(min=0, max=1, help="Share of its replies.")] = 0.05,
+    truncated: Annotated[float, typer.Option(min=0, max=1, help="Share of its replies.")] = 0.02,
+    refused: Annotated[float, typer.Option(min=0, max=1, help="Share of its replies.")] = 0.02,
+    set: Set = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Keep the run there.")] = None,
+    json: Json = False,
+) -> None:
+    """Prove the labels: a run whose truth is known; none may be wrong, and each that can be told is recovered."""
+
+    def work() -> dict[str, Any]:
+        from flows.recipe import RecipeError
+
+        settings = _recipe(recipe, set) if recipe else None
+        wanted = [kind.strip() for kind in kinds.split(",") if kind.strip()]
+        if recipe and (answers or wanted):
+            raise RecipeError("a recipe has its own samplers and judge; leave out --answers and --kinds")
+        if set and not recipe:
+            raise RecipeError("--set replaces fields of a recipe; name one")
+        rates = {
+            "bias": bias,
+            "noise": noise,
+            "malformed": malformed,
+            "truncated": truncated,
+            "refused": refused,
+        }
+        if malformed + truncated + refused > 1:
+            raise RecipeError("--malformed, --truncated and --refused are shares and sum to more than 1")
+        from flows.selftest import chosen_cases
+        from flows.selftest import selftest as flow
+
+        chosen_cases(wanted, answers or 4)
+        return _flow(lambda: flow(settings, wanted, prompts, answers or 4, rates, seed, out))
+
+    def text(result: dict[str, Any]) -> str:
+        from flows.selftest_text import selftest_text
+
+        return selftest_text(result)
 
     answer(work, json, text)
 

@@ -58,6 +58,14 @@ class Display:
 
         return step
 
+    def clear(self) -> None:
+        """Other work begins."""
+        self.bars.clear()
+        for task in self.tasks.values():
+            if self.rich is not None:
+                self.rich.remove_task(task)
+        self.tasks.clear()
+
     @property
     def percent(self) -> float:
         """Of all rows on display, 0 to 100."""

@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from prompts.load import PromptError, Template, load_prompt
 from records.base import Strict
-from records.schema import Completion, Prompt, Status, Usage
+from records.schema import RETRYABLE, Completion, Prompt, Status, Usage
 from serving.chat import Chat, Choice, Reply, Request, pack
+from serving.errors import RequestFailed
 
 Scope = Literal["completion", "prompt"]
 
@@ -124,7 +125,7 @@ class Asking:
         requests = self.requests(prompt, completions, aspect)
         if requests and self.chat is None:
             raise ValueError(f"{type(self).__name__} has no model to ask")
-        replies = await asyncio.gather(*(self.chat(request) for request in requests)) if self.chat else []
+        replies = await ask_all(self.chat, requests) if self.chat else []
         verdicts = self.read(prompt, completions, aspect, replies)
         spent = sum((reply.usage for reply in replies), Usage()).split(len(verdicts))
         verdicts = [replace(verdict, usage=own) for verdict, own in zip(verdicts, spent, strict=True)]
@@ -155,15 +156,34 @@ def _named(slots: Iterable[str]) -> str:
     return ", ".join(f"{{{{{slot}}}}}" for slot in slots)
 
 
+async def ask_all(chat: Chat, requests: Sequence[Request]) -> list[Reply]:
+    """The reply to each request. One that the server will never answer is a refusal among the others' replies, which
+    are paid for; where it is the only one, it is raised."""
+
+    async def ask(request: Request) -> Reply:
+        try:
+            return await chat(request)
+        except RequestFailed as why:
+            if why.reason in RETRYABLE or len(requests) == 1:
+                raise
+            return Reply((Choice("", "rejected", refusal=f"{why.reason}: {why.detail}"),))
+
+    return await asyncio.gather(*map(ask, requests))
+
+
 def conversation(prompt: Prompt) -> str:
     """What was asked, as one text: the user turn alone, or all turns with their roles."""
     turns = [message for message in prompt.messages if message.role != "system"]
     return turns[0].content if len(turns) == 1 else "\n\n".join(f"{m.role}: {m.content}" for m in turns)
 
 
+_SPACES = dict.fromkeys(map(ord, "\u00a0\u2002\u2003\u2007\u2009\u200a\u202f\u205f\u3000"), " ")
+
+
 def answer_of(text: str) -> str:
-    """A reply without the thinking before it."""
-    return text.rpartition("</think>")[2]
+    """A reply without the thinking before it, its spaces and line ends plain; nothing where thinking never ended."""
+    answer = text.rpartition("</think>")[2].translate(_SPACES).replace("\r\n", "\n")
+    return "" if answer.lstrip().startswith("<think>") else answer
 
 
 REFUSING = re.compile(
@@ -189,16 +209,34 @@ _SCORE = re.compile(
 )
 
 
+_ANOTHER = re.compile(
+    r"""[\s\u200b(\[]*(?:(?:[,/~→–—+×-]>?|[\W_]*\b(?:or|no|not|rather|actually|maybe|perhaps|possibly|make|that|it|to|and"""
+    r"""|wait)\b[\W_]*)[\s(\[]*)*[0-9]""",
+    re.IGNORECASE,
+)
+"""What follows a score where it is not the only one: `7 or 8`, `7, no, 8`, `7 -> 8`, `1 0`."""
+
+_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+"""Digits and signs as wide as a Chinese character, to plain ones."""
+
+
+def _bare(line: str) -> str:
+    """A line without what is put around a number: `<score>7</score>`, `<7>`, a LaTeX box."""
+    line = line.translate(_WIDE).strip().lstrip("\u200b\ufeff").lstrip()
+    line = re.sub(r"\$?\\boxed\{([^{}]*)\}\$?", r"\1", line)
+    return re.sub(r"<(\w+)>([^<>]*)</\1>|<([0-9.]+)>", lambda m: m[2] or m[3] or "", line)
+
+
 def read_score(line: str, low: float, high: float) -> float:
     """The score a line opens with: `7.5`, `7.5/10`, `**8**`, `[8] good`; 1 is 1.
 
     Raises:
         Unread: no number, several (`7 or 8`), another scale (`8/5`), or off the scale.
     """
-    match = _SCORE.match(line.strip())
+    match = _SCORE.match(_bare(line))
     if match is None:
         raise Unread(f"no score in {line.strip()[:60]!r}")
-    if re.match(r"[\s(\[]*(?:,|/|[-–—+×]|to\b|or\b)?[\s(\[]*[0-9]", match["rest"], re.IGNORECASE):
+    if _ANOTHER.match(match["rest"]):
         raise Unread(f"more than one score in {line.strip()[:60]!r}")
     if match["of"] is not None and float(match["of"]) != high:
         raise Unread(f"{line.strip()[:60]!r} is out of {match['of']}, wanted out of {high:g}")

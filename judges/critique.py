@@ -122,7 +122,8 @@ class Parsed(NamedTuple):
     score: float
 
 
-_MARKER = re.compile(r"overall[ \t]+score[ \t*_]*:", re.IGNORECASE)
+_MARKER = re.compile(r"""overall[ \t_-]+score[ \t*_"'`]*[:：=]""", re.IGNORECASE)
+"""Also as the key of a JSON object."""
 
 
 def parse(choice: Choice) -> Parsed:
@@ -137,7 +138,7 @@ def parse(choice: Choice) -> Parsed:
     marks = list(_MARKER.finditer(text))
     if not marks:
         raise unread(choice, f"no {MARKER!r} in the answer")
-    after = text[marks[-1].end() :].strip(" \t\n*_")
+    after = text[marks[-1].end() :].strip().lstrip("*_\u200b \n")
     line = after.split("\n")[0]
     if choice.finish_reason == "length" and line == after:  # `1` may be the beginning of `10`
         raise unread(choice, f"the score {line[:20]!r} may not be finished")

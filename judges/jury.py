@@ -125,14 +125,16 @@ def _parts(judgements: Sequence[Judgement], jury: Jury) -> dict[str, _Part]:
     for judgement in judgements:
         if judgement.judge in by_member:
             by_member[judgement.judge].append(judgement)
+    aspects = {member.name: len(member.aspects) for member in jury.members}
     found: dict[str, _Part] = {}
     for name, all_of_it in by_member.items():
         applicable = [j for j in all_of_it if j.status != "not_applicable"]
-        if all_of_it and not applicable:
+        if len(all_of_it) >= aspects[name] and not applicable:
             continue
         values = [j.score if j.low is None else j.unit for j in applicable]
         scored = [value for value in values if value is not None]
-        if not scored or len(scored) < len(applicable):
+        complete = len({j.aspect for j in all_of_it}) >= aspects[name]
+        if not scored or len(scored) < len(applicable) or not complete:
             statuses = sorted({j.status for j in applicable if j.score is None}) or ["missing"]
             found[name] = _Part(None, None, f"{name}: {', '.join(statuses)}")
             continue

@@ -4,11 +4,16 @@ Shares come from the log-probabilities of the first token, or, for endpoints wit
 """
 
 import math
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from judges.base import Unread
+from prompts.load import CONTROL
 from serving.chat import Choice, Reply, Request
+
+SLACK = 0.01
+"""Rounding: probabilities sum to this much more than 1, at most."""
 
 
 class Shares(NamedTuple):
@@ -62,26 +67,42 @@ def token_shares(choice: Choice, labels: Sequence[str], min_mass: float) -> Shar
     if choice.refusal or choice.finish_reason == "content_filter":
         raise Unread(choice.refusal or "content filter", "refused")
     if not choice.tokens or not choice.tokens[0].alternatives:
+        if choice.finish_reason == "length" and not choice.text.strip():
+            raise Unread(
+                "cut off before the first token; a model that thinks needs more than one", "truncated"
+            )
         raise Unread(
             "the endpoint returned no log-probabilities; set `samples` on this judge, or dialect: auto on the model"
         )
+    alternatives = choice.tokens[0].alternatives
     weights: dict[str, float] = dict.fromkeys(labels, 0.0)
-    for token, logprob in choice.tokens[0].alternatives.items():
+    for token, logprob in alternatives.items():
         if (label := token.strip()) in weights:
-            weights[label] += math.exp(logprob)
+            weights[label] += math.exp(min(logprob, 1.0))
+    if sum(weights.values()) > 1 + SLACK:
+        raise Unread("the endpoint gave the labels a probability of more than 1 together")
     return normal(weights, min_mass)
 
 
 def sample_shares(reply: Reply, labels: Sequence[str]) -> Shares:
-    """The shares of several answers. Each must be one label and nothing else."""
+    """The shares of several answers. Each must be one label and nothing else but what is put around it."""
     weights: dict[str, float] = dict.fromkeys(labels, 0.0)
+    refused = [
+        choice for choice in reply.choices if choice.refusal or choice.finish_reason == "content_filter"
+    ]
+    if len(refused) * 2 > len(reply.choices):
+        raise Unread(f"{len(refused)} of {len(reply.choices)} refused", "refused")
     for choice in reply.choices:
-        if (label := choice.text.strip().rstrip(".")) in weights:
+        if choice not in refused and (label := _bare(choice.text)) in weights:
             weights[label] += 1 / len(reply.choices)
-    refused = sum(1 for choice in reply.choices if choice.refusal)
-    if refused * 2 > len(reply.choices):
-        raise Unread(f"{refused} of {len(reply.choices)} refused", "refused")
+    if not any(weights.values()) and all(choice.finish_reason == "length" for choice in reply.choices):
+        raise Unread("all answers were cut off before a label", "truncated")
     return normal(weights, min_mass=0.5)
+
+
+def _bare(text: str) -> str:
+    """A label without quotes, brackets, emphasis, a closing stop or a chat marker."""
+    return re.sub(CONTROL, "", text).strip().strip("*_`\"'“”‘’()[]").rstrip(".").strip()
 
 
 def spoken(reply: Reply) -> str:

@@ -53,7 +53,7 @@ class UltraFeedback(Settings):
     """The judge's prompt files, one per aspect."""
     orders: int = Field(default=1, ge=1, le=16)
     """Orders in which the completions are shown, a call each; the score is the mean. UltraFeedback: 1. As many as
-    there are completions show each once in each place."""
+    there are completions show each once in each place; more are rounded down to a multiple of that."""
     seed: int = Field(default=0, ge=0)
     """Draws the orders, by prompt id and aspect."""
     temperature: float = Field(default=0.0, ge=0, le=5)
@@ -109,7 +109,10 @@ class SideBySide(Asking):
         """Who stands where in each call; the same whatever order the completions come in."""
         base = sorted((c for c in completions if c.text.strip()), key=lambda c: c.id)
         found: list[list[Completion]] = []
-        for repetition in range(self.settings.orders if base else 0):
+        orders, texts = self.settings.orders, max(1, len(base))
+        if orders > texts:  # whole rounds, or one text would stand first more often than another
+            orders -= orders % texts
+        for repetition in range(orders if base else 0):
             turn = repetition % len(base)
             if turn == 0:
                 chance(self.settings.seed, "ultrafeedback", prompt.id, aspect, repetition).shuffle(base)
@@ -197,8 +200,11 @@ def verdict(aspect: str, given: Sequence[tuple[int, Block]]) -> Verdict:
     )
 
 
-_BLOCK = re.compile(r"^[ \t#*_]*Output for Text[ \t]+<?([0-9]+)>?[ \t:*_]*$", re.MULTILINE | re.IGNORECASE)
-_FIELD = re.compile(r"^[ \t*_#-]*(Type|Rationale|Rating)[ \t*_]*:[ \t*_]*", re.MULTILINE | re.IGNORECASE)
+_BLOCK = re.compile(
+    r"^[ \t#*_]*Output for Text[ \t]+<?([0-9]+)>?(?:[ \t]*\([^()\n]*\))?[ \t:：*_]*$",
+    re.MULTILINE | re.IGNORECASE,
+)
+_FIELD = re.compile(r"^[ \t*_#-]*(Type|Rationale|Rating)[ \t*_]*[:：][ \t*_]*", re.MULTILINE | re.IGNORECASE)
 
 
 def read_reply(reply: Reply, count: int, aspect: str) -> dict[int, Block]:
@@ -221,11 +227,17 @@ def read_reply(reply: Reply, count: int, aspect: str) -> dict[int, Block]:
             number: read_block(text[head.end() : end].strip(), number, aspect)
             for number, head, end in zip(numbers, heads, ends, strict=True)
         }
-        if choice.finish_reason == "length" and not blocks[numbers[-1]].rationale:
-            raise Unread(f"text {numbers[-1]} may not be finished")
+        if choice.finish_reason == "length" and not _finished(blocks[numbers[-1]].raw):
+            raise Unread(f"the rating of text {numbers[-1]} may not be finished")
     except Unread as why:
         raise unread(choice, why.detail) from why
     return blocks
+
+
+def _finished(block: str) -> bool:
+    """Whether something was said after the rating; else `4` may be the beginning of `4.5`."""
+    head = list(_FIELD.finditer(block))[-1]
+    return head[1].lower() != "rating" and bool(block[head.end() :].strip())
 
 
 def read_block(text: str, number: int, aspect: str) -> Block:

@@ -8,7 +8,7 @@ and the OpenAI client for hosted providers (headers, proxies, organisations). Ne
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -104,7 +104,8 @@ def read_scores(data: dict[str, Any]) -> Reply:
     """
     try:
         (row,) = data["data"]
-        scores = tuple(float(score) for score in row["probs"])
+        # what is no number is none to the judge too; asking again would bring the same
+        scores = tuple(float(x) if isinstance(x, int | float) else math.nan for x in row["probs"])
         tokens = (data.get("usage") or {}).get("prompt_tokens") or 0
     except (KeyError, TypeError, ValueError) as error:
         raise Retry("malformed") from error
@@ -163,11 +164,23 @@ def _choice(choice: dict[str, Any], prefix: str) -> Choice:
         text=(message.get("content") or "").removeprefix(prefix),
         finish_reason=choice.get("finish_reason") or "stop",
         refusal=message.get("refusal"),
-        tokens=tuple(
-            Token(t["token"], {a["token"]: a["logprob"] for a in reversed(t.get("top_logprobs") or ())})
-            for t in tokens
-        ),
+        tokens=tuple(Token(t["token"], _alternatives(t.get("top_logprobs") or ())) for t in tokens),
     )
+
+
+def _alternatives(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Text -> log-probability. Tokens that read alike, as with and without a mark for a space, are added up; the same
+    one listed twice counts once, and one without a number not at all."""
+    found: dict[str, set[float]] = {}
+    for row in rows:
+        if isinstance(row["logprob"], int | float):
+            found.setdefault(row["token"], set()).add(row["logprob"])
+    return {token: _added(logprobs) for token, logprobs in found.items()}
+
+
+def _added(logprobs: Collection[float]) -> float:
+    most = max(logprobs)
+    return most + math.log(sum(math.exp(one - most) for one in logprobs)) if len(logprobs) > 1 else most
 
 
 def wait_of(retry_after: str | None, date: str | None = None) -> float | None:

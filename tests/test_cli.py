@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
+from typer import Exit
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli import answer, app
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = "recipes/quickstart.yaml"
@@ -159,3 +160,25 @@ def test_a_folder_that_is_no_run_is_wrong_input(verb: str, tmp_path: Path):
     done = zephyr(verb, str(tmp_path / "nothing"), *extra, "--json")
     assert done.returncode == 2, done.stderr
     assert str(tmp_path / "nothing") in only_object(done)["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--kinds", "pairwse"), "--kinds pairwse: wanted some of rules, rating"),
+        ((QUICKSTART, "--kinds", "rating"), "leave out --answers and --kinds"),
+        (("--set", "seed=1"), "--set replaces fields of a recipe"),
+        (("--malformed", "0.9", "--refused", "0.2"), "sum to more than 1"),
+    ],
+)
+def test_a_selftest_of_nothing_that_exists_starts_nothing(arguments: tuple[str, ...], says: str):
+    done = zephyr("selftest", *arguments, "--json")
+    assert done.returncode == 2, done.stderr
+    assert says in only_object(done)["error"]
+
+
+def test_a_result_that_is_not_ok_is_printed_whole_and_leaves_with_1(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(Exit) as left:
+        answer(lambda: {"ok": False, "wrong": 3}, True, str)
+    assert left.value.exit_code == 1
+    assert json.loads(capsys.readouterr().out) == {"ok": False, "wrong": 3}

@@ -16,7 +16,12 @@ from flows.recipe import Recipe
 from records.base import Strict
 
 ROOT = Path(__file__).parent.parent
-LAYERS = (("flows",), ("reports", "trainers", "pairs", "judges"), ("serving", "prompts"), ("records",))
+LAYERS = (
+    ("flows",),
+    ("reports", "trainers", "pairs", "judges", "oracle"),
+    ("serving", "prompts"),
+    ("records",),
+)
 """Imports go from left to right, and never to a neighbour of the same layer."""
 FOLDERS = [folder for layer in LAYERS for folder in layer]
 MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))

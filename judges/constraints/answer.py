@@ -97,6 +97,8 @@ def final_number(text: str, read: Read) -> Fraction | None:
         first = _NUMBER.search(said)
         return _in_prose(said, first) if first else None
     part = next(part for part in marks[-1].groups() if part is not None)
+    if _MARK.search(part):  # `#### So the answer is 18`: the last mark stands in the line of another
+        return final_number(part, "marked")
     return read_number(part.rpartition("=")[2])
 
 

@@ -200,7 +200,8 @@ def test_a_rating_that_does_not_apply_pulls_the_mean_down():
     jury = Jury(members=(UltraFeedback(model="j", aspects=("honesty", "helpfulness")),))
     rated = judgement("ultrafeedback", "helpfulness", 5.0)
     both = [judgement("ultrafeedback", "honesty", None, "not_applicable"), rated]
-    assert combine(both, jury).value == combine([rated], jury).value == 1.0
+    alone = Jury(members=(UltraFeedback(model="j", aspects=("helpfulness",)),))
+    assert combine(both, jury).value == combine([rated], alone).value == 1.0
 
 
 def test_a_failed_aspect_enters_the_mean():

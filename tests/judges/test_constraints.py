@@ -320,6 +320,9 @@ def test_numbers_are_read_exactly_or_not_at_all(text: str, number: Fraction | No
 @pytest.mark.parametrize(
     ("text", "marked", "last"),
     [
+        ("#### So the answer is 18.", 18, 18),
+        ("A: #### 18", 18, 18),
+        ("the answer is 7\n#### Text 2", None, 2),
         ("2 + 2\nA: 4", 4, 4),
         ("A: 4\nA: 5 or so", None, 5),
         ("A: 4\nthen 7", 4, 7),

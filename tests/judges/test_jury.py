@@ -69,6 +69,15 @@ def test_aspects_are_averaged_and_one_failed_aspect_is_no_score():
     )
 
 
+def test_an_aspect_that_was_never_judged_is_not_left_out_of_the_mean():
+    jury = Jury(members=(Rating(model="j", aspects=("helpfulness", "honesty")),))
+    one = judgement("rating", 5.0, low=1, high=5, aspect="helpfulness")
+    assert combine([one], jury) == (None, None, "rating: missing")
+    none = judgement("rating", None, "not_applicable", 1, 5, aspect="honesty")
+    assert combine([none], jury).why == "rating: missing"
+    assert combine([one, none], jury).value == 1.0
+
+
 def test_the_judges_noise_is_carried_to_the_score():
     score = combine([judgement("rules", 1.0), judgement("rating", 3.0, low=1, high=5, spread=1.0)], JURY)
     assert score.spread == pytest.approx(0.25 / 4)

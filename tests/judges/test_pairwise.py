@@ -8,6 +8,7 @@ import pytest
 
 from judges.pairwise import Pairwise, compare
 from serving.chat import Choice, Reply, Request
+from serving.errors import RequestFailed
 from tests.judges.examples import completion, completions, model, prompt, read_again, said
 
 SETTINGS = Pairwise(model="j")
@@ -109,7 +110,7 @@ async def test_an_answer_that_quotes_another_verdict_is_read_by_its_one_token():
     chat, _ = model(lambda _: Reply(tuple(Choice(t, "stop") for t in texts)))
     verdicts = await samples.build(chat)(prompt(), THREE[:2], "quality")
     assert [v.score for v in verdicts] == [0.5, 0.5], "B in both orders: nobody"
-    chat, _ = model(lambda _: Reply(tuple(Choice("[[A]]", "stop") for _ in range(4))))
+    chat, _ = model(lambda _: Reply(tuple(Choice("[[A]] or [[B]]", "stop") for _ in range(4))))
     verdicts = await samples.build(chat)(prompt(), THREE[:2], "quality")
     assert {v.status for v in verdicts} == {"off_scale"}
 
@@ -164,3 +165,23 @@ async def test_stored_replies_are_read_to_the_same_verdicts():
     assert not any(v.replies for v in verdicts[1:]), "once in a row is enough"
     again = read_again(judge, prompt(), THREE, "quality", verdicts[0])
     assert [(v.score, v.detail) for v in again] == [(v.score, v.detail) for v in verdicts]
+
+
+async def test_a_request_that_is_refused_for_good_does_not_lose_the_replies_of_the_others():
+    async def chat(request: Request) -> Reply:
+        if sides(request.messages[0]["content"]) == ("a", "b"):
+            raise RequestFailed("rejected_request", "400: content policy")
+        return chooses(0.8)
+
+    a, b, c = await SETTINGS.build(chat)(prompt(), THREE, "quality")
+    assert (a.status, a.score) == (b.status, b.score) == ("refused", None)
+    assert "rejected_request: 400: content policy" in a.detail
+    assert c.status == "ok"
+
+
+async def test_a_request_that_may_be_asked_again_leaves_the_row_for_the_next_run():
+    async def chat(request: Request) -> Reply:
+        raise RequestFailed("transport_error", "8 tries")
+
+    with pytest.raises(RequestFailed):
+        await SETTINGS.build(chat)(prompt(), THREE, "quality")

@@ -69,6 +69,22 @@ def test_as_many_orders_as_texts_show_each_text_once_in_each_place():
     assert all({order[place].id for order in orders} == {"a", "b", "c", "d"} for place in range(4))
 
 
+@pytest.mark.parametrize(
+    ("texts", "orders", "calls"), [(4, 4, 4), (3, 4, 3), (2, 5, 4), (4, 2, 2), (1, 4, 4)]
+)
+def test_no_text_stands_first_more_often_than_another_where_there_are_orders_enough(
+    texts: int, orders: int, calls: int
+):
+    """An empty answer is not shown: four orders of three texts showed one of them first twice."""
+    judge = SETTINGS.model_copy(update={"orders": orders}).build(None)
+    shown = [completion(id, "" if i >= texts else None) for i, id in enumerate("abcd")]
+    found = judge.orders(prompt(), shown, "honesty")
+    assert len(found) == calls
+    firsts = [order[0].id for order in found]
+    if orders >= texts:
+        assert len({firsts.count(id) for id in set(firsts)}) == 1 and len(set(firsts)) == texts
+
+
 async def test_ratings_of_several_orders_are_averaged_and_their_spread_is_kept():
     def favours_the_first(text: str) -> str:
         return "\n".join(block(n, 5 if n == 1 else 3) for n in (1, 2))
