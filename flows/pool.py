@@ -5,6 +5,7 @@ a round decides depends on the rounds before it alone, so a run that was stopped
 the same way again without asking and goes on from there.
 """
 
+import json
 import time
 from collections import Counter
 from collections.abc import Collection
@@ -23,6 +24,7 @@ from pairs.candidates import score_of
 from pairs.gain import expected_gain, pool_of
 from records.schema import Dropped, Prompt
 from serving.engine import Engine
+from serving.meter import FIELDS, watched
 from serving.models import open_models
 
 
@@ -37,7 +39,10 @@ async def collect(
     began = time.monotonic()
     models, machine = models_of(run.recipe, judged=judged), run.recipe.machine
     purse = run.purse()
-    async with open_models(models, run.servers, display().say, machine, purse) as engine:
+    async with (
+        open_models(models, run.servers, display().say, machine, purse) as engine,
+        watched(engine, display().say) as meters,
+    ):
         answers = await in_rounds(run, prompts, engine, judged=judged, again=again)
     seconds, asked = time.monotonic() - began, engine.usage.requests
     completions = [receipt for own in answers for receipt in own.receipts.values()]
@@ -48,6 +53,10 @@ async def collect(
         facts.receipts("judge", judgements)
         if known := Readings(run.folder, run.recipe.models).known:
             facts.put("dialects", known)
+    if asked:
+        facts.put("endpoints", {name: m.figures() for name, m in meters.items() if m.lane.stats.sent})
+        series = {name: m.points for name, m in meters.items() if m.points}
+        run.write("endpoints.json", json.dumps({"fields": FIELDS, "series": series}) + "\n")
     facts.spent("generate and judge" if judged else "generate", seconds, asked)
     if purse is not None:
         facts.put("budget", asdict(purse.spent))

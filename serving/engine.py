@@ -40,6 +40,7 @@ class LaneStats:
     """What a lane did so far; read by the progress display, the summary and the report."""
 
     usage: Usage = field(default_factory=Usage)
+    sent: int = 0
     answered: int = 0
     failed: int = 0
     retries: Counter[str] = field(default_factory=Counter)
@@ -310,7 +311,12 @@ class Lane:
     def _copied(self) -> None:
         self.stats.retries["late"] += 1
 
+    async def queue(self) -> Queue | None:
+        """What the server says of its queue, where it does and is asked anything."""
+        return await self._look() if self._look is not None and self.gate.running else None
+
     def _started(self) -> None:
+        self.stats.sent += 1
         if self.gate.running == 1:
             self._busy_since = time.monotonic()
 

@@ -1,0 +1,126 @@
+"""How busy every model is kept, looked at once a second: running, waiting, tokens per second, and how long it starved.
+
+Starved is the time in which a server had nothing waiting and a place free, though a later request shows that there was
+more to ask, as a share of the time from the first request to the last. A judge that waits for answers starves too.
+vLLM says itself what runs and waits; of other servers it is what the lane has sent. Costs one /metrics a second where
+there is one.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from serving.engine import Engine, Lane
+from serving.limits import Queue
+
+LOOK = 1.0
+"""Seconds between two looks."""
+SAID = 30.0
+"""Seconds between two lines for people."""
+POINTS = 300
+"""Of a series; where there are more, two become one."""
+
+FIELDS = ("seconds", "running", "waiting", "limit", "tokens_in_per_s", "tokens_out_per_s")
+
+
+@dataclass
+class Meter:
+    """One lane's series and its figures so far."""
+
+    lane: Lane
+    points: list[tuple[float, ...]] = field(default_factory=list)
+    """Of `FIELDS`."""
+    idle: float = 0.0
+    starved_seconds: float = 0.0
+    asked_seconds: float = 0.0
+    """From the first request to the last one sent."""
+    _began: float | None = None
+    _before: float = 0.0
+    _sent: int = 0
+    _tokens: tuple[int, int] = (0, 0)
+    _places: float = 0.0
+    """Most that ever ran while others waited: then the server was full."""
+
+    def look(self, now: float, queue: Queue | None) -> None:
+        """One look, `now` in seconds of a steady clock; `queue` as the server says it, if it does."""
+        stats, gate = self.lane.stats, self.lane.gate
+        if self._began is None:
+            if not stats.sent:
+                return
+            self._began = self._before = now
+        passed = now - self._before
+        running, waiting = queue or (gate.running, 0)
+        if waiting:
+            self._places = max(self._places, running)
+        full = self._places or (float("inf") if queue else gate.limit)
+        if not waiting and running < full:
+            self.idle += passed
+        if stats.sent != self._sent:
+            self._sent, self.starved_seconds, self.asked_seconds = stats.sent, self.idle, now - self._began
+        tokens = stats.usage.prompt_tokens, stats.usage.completion_tokens
+        rates = [
+            (new - old) / passed if passed else 0.0 for new, old in zip(tokens, self._tokens, strict=True)
+        ]
+        self._before, self._tokens = now, tokens
+        self.points.append((now - self._began, running, waiting, gate.limit, *rates))
+        if len(self.points) > POINTS:
+            pairs = zip(self.points[::2], self.points[1::2], strict=False)
+            self.points = [tuple((a + b) / 2 for a, b in zip(*pair, strict=True)) for pair in pairs]
+
+    @property
+    def starved(self) -> float:
+        """0 to 1."""
+        return self.starved_seconds / self.asked_seconds if self.asked_seconds else 0.0
+
+    def figures(self) -> dict[str, Any]:
+        stats = self.lane.stats
+        seconds, usage = max(stats.busy, 1e-9), stats.usage
+        return {
+            **usage.model_dump(),
+            "failed": stats.failed,
+            "retries": dict(stats.retries),
+            "busy_seconds": round(stats.busy, 1),
+            "tokens_in_per_s": round(usage.prompt_tokens / seconds, 1),
+            "tokens_out_per_s": round(usage.completion_tokens / seconds, 1),
+            "starved": round(self.starved, 4),
+            "limit": int(self.lane.gate.limit),
+        }
+
+    def line(self) -> str:
+        """As people read it."""
+        _, running, waiting, limit, tokens_in, tokens_out = self.points[-1]
+        stats, usage = self.lane.stats, self.lane.stats.usage
+        cached = usage.cached_tokens / usage.prompt_tokens if usage.prompt_tokens else 0.0
+        return (
+            f"{self.lane.name}: {running:.0f} running, {waiting:.0f} waiting, limit {limit:.0f}, "
+            f"{tokens_in:,.0f} tokens/s in ({cached:.0%} cached), {tokens_out:,.0f} out, starved {self.starved:.0%}, "
+            f"{sum(stats.retries.values())} retries, {stats.failed} failed"
+        )
+
+
+@asynccontextmanager
+async def watched(engine: Engine, say: Callable[[str], None]) -> AsyncIterator[dict[str, Meter]]:
+    """Meters of all lanes while the block runs, by model; a line for each that is at work, every half minute."""
+    meters = {name: Meter(lane) for name, lane in engine.lanes.items()}
+
+    async def keep_looking() -> None:
+        said = time.monotonic()
+        while True:
+            await asyncio.sleep(LOOK)
+            for meter in meters.values():
+                meter.look(time.monotonic(), await meter.lane.queue())
+            if time.monotonic() - said >= SAID:
+                said = time.monotonic()
+                for meter in meters.values():
+                    if meter.points and meter.lane.gate.running:
+                        say(meter.line())
+
+    looking = asyncio.create_task(keep_looking())
+    try:
+        yield meters
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
