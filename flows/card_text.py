@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from serving.way import in_words
+
 
 def figure(estimate: dict[str, Any] | None) -> str:
     """0.612 [0.570, 0.652] n 412; a dash where there is none."""
@@ -56,6 +58,8 @@ def lines(card: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     for member, counts in card["statuses"].items():
         rows.append((f"judgements by {member}", ", ".join(f"{n} {status}" for status, n in counts.items())))
+    for model, way in card.get("dialects", {}).items():
+        rows.append((f"{model} is asked as", in_words(way)))
     if card["calibration"]:
         rows.append(("calibration error", figure(card["calibration"]["ece"])))
         rows.append(("Brier score (0.25 is a coin)", figure(card["calibration"]["brier"])))

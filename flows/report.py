@@ -31,6 +31,7 @@ from reports.data import (
     Verdict,
 )
 from reports.page import write_report
+from serving.way import in_words
 
 SHOWN = 6
 """Examples of pairs and of answers before and after."""
@@ -116,7 +117,7 @@ def _data(run: Run, content: dict[str, Any], cases: list[Judged], pairs: list[Pa
         agreement=tuple(
             JudgeAgreement(judge=name, **counts) for name, counts in content.get("agreement", {}).items()
         ),
-        dialects={name: _dialect(way) for name, way in content.get("dialects", {}).items()},
+        dialects={name: in_words(way) for name, way in content.get("dialects", {}).items()},
         training=tuple(
             Training.from_log(stage, history)
             for stage, folder in trained(run).items()
@@ -161,18 +162,6 @@ def _data(run: Run, content: dict[str, Any], cases: list[Judged], pairs: list[Pa
         versions=content["versions"],
         dataset_digest=dataset.get("digest", ""),
     )
-
-
-def _dialect(way: dict[str, Any]) -> str:
-    """How a judge model was asked, in words."""
-    logprobs = {
-        "labels": "probabilities of the labels' tokens",
-        "likeliest": "probabilities of the likeliest tokens",
-    }
-    says = {"kind": "its kind says so", "recipe": "the recipe says so", "probe": "it was tried"}
-    read = logprobs.get(way["logprobs"], "no probabilities: answers are drawn and counted")
-    held = "answers are restricted" if way["restricts"] else "answers cannot be restricted"
-    return f"{way['dialect']}; {read}; {held} ({says[way['found']]})"
 
 
 def _headline(content: dict[str, Any]) -> dict[str, str]:

@@ -5,8 +5,9 @@ where it cannot be told what an answer may be, it is not told, and whoever reads
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from records.base import Strict
 from records.schema import Usage
@@ -95,3 +96,15 @@ def through(chat: Chat, way: Way) -> Chat:
         return Reply(tuple(c for reply in replies for c in reply.choices), usage, replies[0].server)
 
     return ask
+
+
+def in_words(way: Mapping[str, Any]) -> str:
+    """How a model was asked, from the fields of its `Way`."""
+    logprobs = {
+        "labels": "probabilities of the labels' tokens",
+        "likeliest": "probabilities of the likeliest tokens",
+    }
+    says = {"kind": "its kind says so", "recipe": "the recipe says so", "probe": "it was tried"}
+    read = logprobs.get(way["logprobs"], "no probabilities: answers are drawn and counted")
+    held = "answers are restricted" if way["restricts"] else "answers cannot be restricted"
+    return f"{way['dialect']}; {read}; {held} where asked for ({says[way['found']]})"
