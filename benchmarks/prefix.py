@@ -16,6 +16,7 @@ import asyncio
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from benchmarks.batching import LETTERS
 from benchmarks.replies import luck, shown
 from benchmarks.report import finish, table
 from benchmarks.simulator import simulator
-from flows.stage import chains, follow
+from flows.stage import Chains, follow
 from judges import written
 from judges.base import Asking
 from judges.gold import GoldItem, drawn, load_gold
@@ -82,12 +83,19 @@ class Layout:
     name: str
     chains: list[list[Request]]
     """Each asked in turn, or, with one request in each, all at once."""
+    about: list[str]
+    """The id of each chain's prompt."""
     replies: dict[int, Reply] = field(default_factory=dict)
     """By the request's number, counted through the chains."""
 
     @property
     def requests(self) -> list[Request]:
         return [request for chain in self.chains for request in chain]
+
+    @property
+    def prompts(self) -> list[str]:
+        """The prompt's id of each request."""
+        return [id for id, chain in zip(self.about, self.chains, strict=True) for _ in chain]
 
     @property
     def usage(self) -> Usage:
@@ -173,7 +181,7 @@ def layouts(items: Sequence[Item], prefix: str, folder: Path) -> list[Layout]:
     header = "---\nsource: prompts/judges/rating.md, its question moved\nlicense: Apache-2.0\n"
     file.write_text(f"{header}slots: [instruction, response, question]\n---\n{first}\n")
     return [
-        Layout(name, chains)
+        Layout(name, chains, [one.prompt.id for one in items for _ in range(len(chains) // len(items))])
         for name, chains in zip(
             NAMES,
             (
@@ -187,7 +195,7 @@ def layouts(items: Sequence[Item], prefix: str, folder: Path) -> list[Layout]:
     ]
 
 
-async def measure(layout: Layout, chat: Chat, at_once: int, folder: Path) -> None:
+async def measure(layout: Layout, chat: Chat, chains: Chains, folder: Path) -> None:
     """Ask everything as flows do."""
     numbered = {str(i): request for i, request in enumerate(layout.requests)}
     stage = Stage(folder, "judgements", {"layout": layout.name, "of": fingerprint(len(numbered))})
@@ -200,7 +208,9 @@ async def measure(layout: Layout, chat: Chat, at_once: int, folder: Path) -> Non
         layout.replies[int(key)] = await chat(numbered[key])
         return Row(key, [])
 
-    in_turn = asyncio.Semaphore(at_once)
+    def in_turn(key: str) -> AbstractAsyncContextManager[None]:
+        return chains.of(layout.prompts[int(key)])
+
     await follow(stage.open(0), map(arriving, layout.chains), step, lambda *_: None, in_turn)
 
 
@@ -248,7 +258,7 @@ async def run(
                     continue
                 if reset:
                     reset()
-                await measure(layout, engine.chat("m"), chains(model), folder)
+                await measure(layout, engine.chat("m"), Chains(model), folder)
                 own = unique(await tokens(layout.requests, model))
                 usage = layout.usage
                 read = usage.prompt_tokens - usage.cached_tokens

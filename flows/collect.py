@@ -8,6 +8,7 @@ answers side by side waits for them, shard by shard.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from prefect import task
@@ -19,7 +20,7 @@ from flows.progress import display
 from flows.readings import Readings
 from flows.recipe import Recipe
 from flows.run import Run, shards
-from flows.stage import chains, fill, follow, together
+from flows.stage import Chains, fill, follow, together
 from judges.jury import Member
 from records.schema import Completion, Prompt
 from records.store import Receipt, Row, Stage
@@ -170,11 +171,11 @@ async def judge_shard(
     chat: Chat | None,
     step: Step,
     again: Collection[str] = (),
-    in_turn: asyncio.Semaphore | None = None,
+    chains: Chains | None = None,
 ) -> Receipt:
     """One judge's verdicts on one shard, a row for each case, as the answers come: of one sampler, or of all.
 
-    `again`: statuses whose judgements are asked anew. `in_turn`: see `follow`.
+    `again`: statuses whose judgements are asked anew. `chains`: of calls that begin alike.
     """
     cases: dict[str, Case] = {}
 
@@ -205,8 +206,12 @@ async def judge_shard(
     async def arriving(prompt: Prompt, answer: Coming) -> list[str]:
         return keys_of(prompt, await answer)
 
+    def in_turn(key: str) -> AbstractAsyncContextManager[None]:
+        assert chains is not None
+        return chains.of(cases[key].prompt.id)
+
     shard = stage.open(index, without=failed if again else None)
-    return await follow(shard, map(arriving, prompts, answers), verdict, step, in_turn)
+    return await follow(shard, map(arriving, prompts, answers), verdict, step, in_turn if chains else None)
 
 
 async def answer_and_judge(
@@ -257,9 +262,7 @@ async def answer_and_judge(
     rows = {"completion": answers, "prompt": len(asked)}
     judging = {m.name: display().add(f"judge {m.name}", rows[m.scope] * len(m.aspects)) for m in members}
     readings = Readings(run.folder, recipe.models)
-    chained = {
-        m.name: asyncio.Semaphore(chains(recipe.models[m.asks])) for m in members if m.asks and m.alike
-    }
+    chained = {m.name: Chains(recipe.models[m.asks]) for m in members if m.asks and m.alike}
     work = Work(engine.turns, recipe, samplers, members, len(chunks))
     await work.begin()
     loop = asyncio.get_running_loop()

@@ -1,8 +1,9 @@
 """Fill one shard: the only loop over records. Rows run at once, are journalled as they finish, and keep their order."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
 from records.store import Receipt, Row, Shard
@@ -44,12 +45,12 @@ async def follow(
     arriving: Iterable[Coroutine[Any, Any, Sequence[str]]],
     step: Step,
     done: Done,
-    in_turn: asyncio.Semaphore | None = None,
+    in_turn: Callable[[str], AbstractAsyncContextManager[None]] | None = None,
 ) -> Receipt:
     """Like `fill`, for a shard whose keys are known bit by bit: each of `arriving` gives some, in the rows' order.
 
-    `in_turn`: those that one of `arriving` gives are asked one after the other, so that each finds in the server's
-    prefix cache what the one before it left there; as many such chains at a time as it admits.
+    `in_turn`: gives the turn in which those that one of `arriving` gives are asked, one after the other, so that each
+    finds in the server's prefix cache what the one before it left there; by the first of their keys. See `Chains`.
     """
 
     async def work(key: str) -> None:
@@ -63,7 +64,7 @@ async def follow(
         if in_turn is None or len(missing) < 2:
             await together(map(work, missing))
             return keys
-        async with in_turn:
+        async with in_turn(missing[0]):
             for key in missing:
                 await work(key)
         return keys
@@ -73,12 +74,38 @@ async def follow(
     return await asyncio.to_thread(shard.seal, [key for keys in order for key in keys])
 
 
-def chains(model: Model) -> int:
-    """How many chains of calls that begin alike are under way at a time at one model.
+class Chains:
+    """Lets calls that begin alike follow each other at one model: those about one prompt by all who want to, and so
+    many prompts at a time as the model can hold.
 
     llama.cpp keeps what it read in the slot that read it, so a chain needs one to itself. vLLM's cache is shared.
     """
-    return model.slots if isinstance(model, LlamaCpp) else min(model.max_in_flight, CHAINS)
+
+    def __init__(self, model: Model) -> None:
+        self.limit = model.slots if isinstance(model, LlamaCpp) else min(model.max_in_flight, CHAINS)
+        self._gate = asyncio.Semaphore(self.limit)
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._members: Counter[str] = Counter()
+        self._admitted: set[str] = set()
+
+    @asynccontextmanager
+    async def of(self, prompt: str) -> AsyncIterator[None]:
+        """A turn in this prompt's chain, which keeps its place at the model until nobody waits for one."""
+        turn = self._turns.setdefault(prompt, asyncio.Lock())
+        self._members[prompt] += 1
+        try:
+            async with turn:
+                if prompt not in self._admitted:
+                    await self._gate.acquire()
+                    self._admitted.add(prompt)
+                yield
+        finally:
+            self._members[prompt] -= 1
+            if not self._members[prompt]:
+                del self._turns[prompt], self._members[prompt]
+                if prompt in self._admitted:
+                    self._admitted.remove(prompt)
+                    self._gate.release()
 
 
 async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.prefix import unique
 from flows.preferences import judge_responses
-from flows.stage import chains, follow
+from flows.stage import Chains, follow
 from judges import Rating
 from records.store import Row, Stage
 from serving.settings import Endpoint, LlamaCpp, Vllm
@@ -31,9 +31,27 @@ async def test_a_chain_is_asked_in_turn_and_chains_run_beside_each_other(tmp_pat
         return [f"{name}{i}" for i in range(3)]
 
     shard = Stage(tmp_path, "judgements", {}).open(0)
-    receipt = await follow(shard, map(arriving, "abcd"), step, lambda *_: None, asyncio.Semaphore(2))
+    chains = Chains(LlamaCpp(model="m", slots=2))
+    receipt = await follow(shard, map(arriving, "abcd"), step, lambda *_: None, lambda key: chains.of(key[0]))
     assert (receipt.rows, most) == (12, 2)
     assert order.index("a2") < order.index("c0"), "a chain that was begun is finished first"
+
+
+async def test_chains_of_one_prompt_keep_its_place_until_all_had_their_turn():
+    chains, order = Chains(LlamaCpp(model="m", slots=1)), []
+
+    async def one(prompt: str, who: int) -> None:
+        async with chains.of(prompt):
+            await asyncio.sleep(0)
+            order.append(f"{prompt}{who}")
+
+    waiting = [asyncio.create_task(one(prompt, who)) for who in range(3) for prompt in "ab"]
+    gone = asyncio.create_task(one("c", 0))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.gather(*waiting, gone, return_exceptions=True)
+    assert order == ["a0", "a1", "a2", "b0", "b1", "b2"]
+    await asyncio.wait_for(one("d", 0), 1)
 
 
 async def test_aspects_of_an_answer_are_asked_one_after_the_other(tmp_path: Path, prompt_file: Path):
@@ -60,9 +78,9 @@ async def test_aspects_of_an_answer_are_asked_one_after_the_other(tmp_path: Path
 
 
 def test_llamacpp_has_a_chain_for_each_slot_and_a_server_no_more_than_keep_it_busy():
-    assert chains(LlamaCpp(model="m", slots=3)) == 3
-    assert chains(Endpoint(model="m", base_url="http://x", max_in_flight=7)) == 7
-    assert chains(Vllm(model="m")) == 256
+    assert Chains(LlamaCpp(model="m", slots=3)).limit == 3
+    assert Chains(Endpoint(model="m", base_url="http://x", max_in_flight=7)).limit == 7
+    assert Chains(Vllm(model="m")).limit == 256
     assert Rating(model="m").alike and not Rating(model="m", grade="full").alike
 
 
