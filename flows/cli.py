@@ -254,9 +254,33 @@ def sft(recipe: RecipePath, set: Set = None, out: Out = None, json: Json = False
 
 
 @app.command()
-def dpo(recipe: RecipePath, set: Set = None, out: Out = None, json: Json = False) -> None:
+def dpo(
+    recipe: RecipePath,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=A,B,C", help="Train a model for each value; given twice, for each pair."),
+    ] = None,
+    set: Set = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
     """Train on the pairs, from the SFT model where the recipe has one."""
-    _conduct("flows.train", "train_dpo", recipe, set, json, out)
+    if not sweep:
+        return _conduct("flows.train", "train_dpo", recipe, set, json, out)
+
+    def work() -> dict[str, Any]:
+        settings = _recipe(recipe, set)
+        from flows.sweep import settings_of, sweep_dpo
+
+        settings_of(settings, sweep)
+        return _flow(lambda: sweep_dpo(settings, sweep, out))
+
+    def text(result: dict[str, Any]) -> str:
+        from flows.sweep import table_text
+
+        return table_text(result["sweep"])
+
+    answer(work, json, text)
 
 
 @app.command()

@@ -6,6 +6,7 @@ runs/<name>/recipe.yaml                        as run
             best-of-n/                         the same without pairs, by `reject-sample`
             models/<stage>/                    trained models
             rounds/round-<i>/                  a run of each round, with `training.rounds`
+            reference/                         log-probabilities of DPO's reference, see `trainers.reference`
             servers/                           logs and pid files of managed servers
             dialects.json                      how each judge model is asked, see `flows.readings`
             evaluation.json report.json report.html summary.json

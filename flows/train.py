@@ -28,24 +28,30 @@ class TrainingFailed(Exception):
 
 
 @task(name="train", task_run_name="train-{kind}", cache_policy=NO_CACHE, persist_result=False)
-async def train(run: Run, kind: Kind, facts: Facts) -> dict[str, Any]:
-    """Train one stage; a finished model of the same settings, base and data is returned at once."""
-    job = await asyncio.to_thread(job_of, run, kind)
+async def train(run: Run, kind: Kind, facts: Facts, label: str | None = None) -> dict[str, Any]:
+    """Train one stage; a finished model of the same settings, base and data is returned at once.
+
+    `label`: tells models of one stage apart; None is the recipe's own.
+    """
+    stage = kind if label is None else f"{kind}-{label}"
+    job = await asyncio.to_thread(job_of, run, kind, stage)
     job.out.parent.mkdir(parents=True, exist_ok=True)
-    path = job.out.with_name(f"{kind}.job.json")
+    path = job.out.with_name(f"{stage}.job.json")
     path.write_text(job.model_dump_json(indent=2))
-    steps = display().add(f"train {kind}", job.settings.steps(rows(job.train)))
+    steps = display().add(f"train {stage}", job.settings.steps(rows(job.train)))
     await asyncio.to_thread(
-        _run, path, job.partial / "progress.jsonl", job.out.with_name(f"{kind}.log"), steps
+        _run, path, job.partial / "progress.jsonl", job.out.with_name(f"{stage}.log"), steps
     )
     made = json.loads((job.out / "model.json").read_text())
-    facts.content.setdefault("models", {})[kind] = model_facts(job.out)
+    facts.content.setdefault("models", {})[stage] = model_facts(job.out)
     facts.save()
     return made
 
 
-def job_of(run: Run, kind: Kind) -> SFTJob | DPOJob:
-    """What the trainer is told. The base is the recipe's model, or for DPO the SFT model where there is one.
+def job_of(run: Run, kind: Kind, stage: str | None = None) -> SFTJob | DPOJob:
+    """What the trainer is told, for a model named `stage`.
+
+    The base is the recipe's model, or for DPO the SFT model where there is one.
 
     Raises:
         RecipeError: there is no such stage in the recipe, or no dataset to train on yet.
@@ -77,13 +83,13 @@ def job_of(run: Run, kind: Kind) -> SFTJob | DPOJob:
         made = json.loads((base / "model.json").read_text())
         receipt = {"name": f"{recipe.name}-sft", "digest": made["weights"]}
     fields: dict[str, Any] = {
-        "name": f"{recipe.name}-{kind}",
+        "name": f"{recipe.name}-{stage or kind}",
         "base": base or resolve_transformers(name, revision),
         "base_receipt": receipt or {"name": name, "revision": revision},
         "train": Data(files=(train,)),
         "eval": Data(files=(held_out,)) if held_out.exists() else None,
         "data_receipts": ({"dataset": run.read_json("summary.json").get("dataset", {}).get("digest")},),
-        "out": run.model_folder(kind),
+        "out": run.model_folder(stage or kind),
         "seed": recipe.seed,
         "recipe": (run.folder / "recipe.yaml").read_text() if (run.folder / "recipe.yaml").exists() else "",
     }
@@ -92,7 +98,7 @@ def job_of(run: Run, kind: Kind) -> SFTJob | DPOJob:
     return (
         SFTJob(kind="sft", settings=settings, **fields)
         if kind == "sft"
-        else DPOJob(kind="dpo", settings=settings, **fields)
+        else DPOJob(kind="dpo", settings=settings, references=run.folder / "reference", **fields)
     )
 
 

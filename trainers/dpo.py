@@ -1,26 +1,30 @@
 """Preference-tune a model with DPO (arXiv 2305.18290). Settings, base and token rows in, a TRL trainer out."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from trainers.arguments import adapter, arguments
+from trainers.arguments import adapter, arguments, compute
 from trainers.batches import PromptsTogether, pick, tokens_of, within
-from trainers.guards import adapters_in_float32
+from trainers.guards import BadInput, adapters_in_float32
 from trainers.head import score_only_answers
+from trainers.reference import COLUMNS, Logps, References, key_of_pair
 from trainers.settings import DPOSettings
 from trainers.sharing import disagreement, obstacle, share_prompts
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-REFERENCE = ["ref_chosen_logps", "ref_rejected_logps"]
+KEPT_AT_ONCE = 1024
+"""Pairs whose reference is computed before it is kept: what a killed run loses at most."""
+CHECKED = 3
+"""Kept pairs that are computed again before the others are believed."""
 
 
 def dpo_config(settings: DPOSettings, work: Path, seed: int) -> DPOConfig:
@@ -45,10 +49,15 @@ def dpo_trainer(
     held_out: Dataset | None,
     work: Path,
     seed: int,
-    callbacks: "list[TrainerCallback]",
-) -> DPOTrainer:
-    """A trainer over rows with `prompt_ids`, `chosen_ids`, `rejected_ids`; the reference is `model` as it comes."""
+    callbacks: "Sequence[TrainerCallback]",
+    references: References | None = None,
+) -> "PairTrainer":
+    """A trainer over rows with `prompt_ids`, `chosen_ids`, `rejected_ids`; the reference is `model` as it comes.
+
+    `references`: what this model gave before; None keeps it beside the work, for a run that is killed.
+    """
     trainer = PairTrainer(
+        references=references or References(work / "reference", "base", settings.dtype, compute(settings)),
         share=settings.share_prompts,
         budget=settings.micro_tokens,
         model=model,
@@ -57,7 +66,7 @@ def dpo_trainer(
         eval_dataset=held_out,
         processing_class=tokenizer,
         peft_config=adapter(settings, model.config.num_hidden_layers),
-        callbacks=callbacks,
+        callbacks=list(callbacks),
     )
     adapters_in_float32(trainer.model)
     return trainer
@@ -66,12 +75,15 @@ def dpo_trainer(
 class PairTrainer(DPOTrainer):
     """TRL's trainer, with rows that are tokens already, prompts computed once, and a reference that outlives a run."""
 
-    def __init__(self, *, share: bool, budget: int | None, **kwargs: Any) -> None:
+    def __init__(self, *, references: References, share: bool, budget: int | None, **kwargs: Any) -> None:
         """`budget`: tokens per forward pass; None leaves the batch as it is."""
         self.lean_head: bool | None = None
         """Whether only the answers' tokens meet the vocabulary; None before the model is prepared."""
         self.not_shared = None if share else "share_prompts is off"
         """Why prompts are computed once per answer; None: they are not."""
+        self.reference: dict[str, dict[str, int]] = {}
+        """Split -> pairs whose reference was computed, and pairs whose was kept."""
+        self._references = references
         self._budget, self._share_of_step = budget, 1.0
         super().__init__(**kwargs)
         self._prepare(self.train_dataset)
@@ -140,19 +152,40 @@ class PairTrainer(DPOTrainer):
         return found if self._share_of_step == 1.0 else found * self._share_of_step
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-        """`dataset` with the reference's log-probabilities: its own, those of the run before, or computed."""
+        """`dataset` with the reference's log-probabilities, those that are kept or else computed now, and kept."""
         self._prepare(dataset)
-        if set(REFERENCE) <= set(dataset.column_names):
-            return dataset
-        kept = Path(self.args.output_dir or ".").parent / f"reference-{name}.parquet"
-        if kept.is_file():
-            return concatenate_datasets([dataset, Dataset(pq.read_table(kept))], axis=1)
-        scored = super()._precompute_ref_logps(dataset, name, batch_size)
-        if self.accelerator.is_main_process:
-            part = kept.with_suffix(".part")
-            scored.select_columns(REFERENCE).to_parquet(str(part))
-            part.rename(kept)
-        return scored
+        keys = [key_of_pair(row) for row in dataset]
+        logps = self._references.known(keys)
+        self._spot_check(dataset, keys, logps)
+        missing = list({key: row for row, key in enumerate(keys) if key not in logps}.values())
+        for start in range(0, len(missing), KEPT_AT_ONCE):
+            part = missing[start : start + KEPT_AT_ONCE]
+            scored = super()._precompute_ref_logps(dataset.select(part), name, batch_size)
+            new = list(zip(*(scored[column] for column in COLUMNS), strict=True))
+            if self.accelerator.is_main_process:
+                self._references.add([keys[row] for row in part], new)
+            logps |= {keys[row]: found for row, found in zip(part, new, strict=True)}
+        self.reference[name] = {"computed": len(missing), "kept": len(set(keys)) - len(missing)}
+        for column, place in zip(COLUMNS, (0, 1), strict=True):
+            dataset = dataset.add_column(column, [logps[key][place] for key in keys])
+        return dataset
+
+    def _spot_check(self, dataset: Any, keys: list[str], logps: dict[str, Logps]) -> None:
+        """Compute a few of the kept ones again. Where a folder was copied or edited, they would be another model's."""
+        known = [row for row, key in enumerate(keys) if key in logps]
+        for row in known[:: max(1, len(known) // CHECKED)][:CHECKED]:
+            pair = dataset[row]
+            batch = {n: part.to(self.args.device) for n, part in self.data_collator([pair]).items()}
+            again = [float(part) for part in self.compute_ref_log_probs(self.model, batch)]
+            for kept, found, answer in zip(
+                logps[keys[row]], again, ("chosen_ids", "rejected_ids"), strict=True
+            ):
+                exact = next(self.model.parameters()).dtype == torch.float32 and not self.args.bf16
+                if abs(kept - found) > (1e-3 if exact else 0.05) * max(len(pair[answer]), 10):
+                    raise BadInput(
+                        f"{self._references.folder} says {kept:.2f} nats for an answer to which this base gives "
+                        f"{found:.2f}: it was not computed by this model; delete the folder"
+                    )
 
 
 def most(accelerator: Any, number: int) -> int:

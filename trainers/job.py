@@ -81,6 +81,8 @@ class SFTJob(_Job):
 class DPOJob(_Job):
     kind: Literal["dpo"]
     settings: DPOSettings
+    references: Path | None = None
+    """Folder where the reference's log-probabilities are kept for other runs on the same base; None: for this one."""
 
 
 Job = Annotated[SFTJob | DPOJob, Field(discriminator="kind")]

@@ -1,5 +1,6 @@
 """Supervised fine-tuning on dialogues. Settings, base and token rows in, a TRL trainer out."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ def sft_trainer(
     held_out: Dataset | None,
     work: Path,
     seed: int,
-    callbacks: "list[TrainerCallback]",
+    callbacks: "Sequence[TrainerCallback]",
 ) -> SFTTrainer:
     """A trainer over rows with `input_ids` and `labels`."""
     trainer = SFTTrainer(
@@ -48,7 +49,7 @@ def sft_trainer(
         eval_dataset=held_out,
         processing_class=tokenizer,
         peft_config=adapter(settings, model.config.num_hidden_layers),
-        callbacks=callbacks,
+        callbacks=list(callbacks),
     )
     adapters_in_float32(trainer.model)
     score_only_answers(trainer.model)

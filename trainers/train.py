@@ -14,7 +14,8 @@ from trainers.checkpoints import Watch, history, open_work
 from trainers.dpo import dpo_trainer
 from trainers.folder import write_folder
 from trainers.guards import check_base, check_length, check_reference
-from trainers.job import Job, seed_of
+from trainers.job import Job, base_digest, seed_of
+from trainers.reference import References
 from trainers.rows import Rows, dialogues_to_tokens, pairs_to_tokens, read
 from trainers.sft import sft_trainer
 
@@ -35,8 +36,14 @@ def train(job: Job, key: str) -> Path:
     checkpoint = open_work(work, key)
     model = load_model(job.base, settings)
     held = held_out.tokens if held_out else None
-    build = (settings, model, tokenizer, rows.tokens, held, work, seed_of(job), [Watch(work)])
-    trainer: Any = dpo_trainer(*build) if job.kind == "dpo" else sft_trainer(*build)  # pyright: ignore[reportArgumentType]
+    common = (model, tokenizer, rows.tokens, held, work, seed_of(job), [Watch(work)])
+    trainer: Any
+    if job.kind == "dpo":
+        store = job.references or work / "reference"
+        references = References(store, base_digest(job), job.settings.dtype, compute(job.settings))
+        trainer = dpo_trainer(job.settings, *common, references)
+    else:
+        trainer = sft_trainer(job.settings, *common)
     trainer.remove_callback(PrinterCallback)
     if settings.epochs is not None and settings.max_steps is not None:
         trainer.args.max_steps = settings.steps(len(trainer.train_dataset))
@@ -62,6 +69,7 @@ def train(job: Job, key: str) -> Path:
         "threads": torch.get_num_threads(),
         "lean_head": getattr(trainer, "lean_head", None),
         "not_shared": getattr(trainer, "not_shared", None),
+        "reference": getattr(trainer, "reference", None),
         "seconds": {
             "prepare": round(prepared - start, 2),
             "train": round(trained - prepared, 2),

@@ -82,7 +82,8 @@ def losses_and_gradients(
         data = rows().add_column("ref_chosen_logps", [-30.0, -8, -25, -60, -6, -99, -31, -61])  # type: ignore[call-arg]
         data = data.add_column("ref_rejected_logps", [-20.0, -8, -27, -13, -5, -99, -15, -50])  # type: ignore[call-arg]
         if ours:
-            trainer: Any = dpo_trainer(asked, model, tokenizer, data, None, tmp_path / "ours", 1, [])
+            plain = data.remove_columns(["ref_chosen_logps", "ref_rejected_logps"])
+            trainer: Any = dpo_trainer(asked, model, tokenizer, plain, None, tmp_path / "ours", 1, [])
             assert trainer.not_shared is None
         else:
             trainer = stock(asked, model, tokenizer, data, tmp_path / "theirs")
