@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 UV := uv==0.13.9
 
-.PHONY: quickstart test test-vllm bench-pipeline bench-peers bench-judges docs lint format lock clean
+.PHONY: quickstart test test-vllm bench-pipeline bench-peers bench-judges bench-trainer docs lint format lock clean
 
 quickstart: $(READY)
 	$(BIN)/zephyr run recipes/quickstart.yaml
@@ -31,6 +31,10 @@ bench-judges: $(READY)
 	$(BIN)/python -m benchmarks.judges --data $(or $(DATA),../shared/data) --write
 	$(BIN)/python -m benchmarks.prefix --data $(or $(DATA),../shared/data)
 	$(BIN)/python -m benchmarks.best_of_n --write
+
+# DPO against TRL's, same pairs and weights, on this CPU; ten minutes. A short look: make bench-trainer ROWS=4 RUNS=1
+bench-trainer: $(READY)
+	$(BIN)/python -m benchmarks.trainer --rows $(or $(ROWS),16) --runs $(or $(RUNS),3)
 
 # Commands, options, recipes, code and links in README.md and docs/. Field tables: python docs/fields.py
 docs: $(READY)

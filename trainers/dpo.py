@@ -107,11 +107,16 @@ class PairTrainer(DPOTrainer):
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
         with self.accelerator.autocast():
             nats = disagreement(self.model, inputs, labels)
-        exact = next(base.parameters()).dtype == torch.float32 and not self.args.bf16
-        if base.sharing and nats <= (1e-4 if exact else 5e-2):
+        if base.sharing and nats <= (1e-4 if self._exact else 5e-2):
             return None
         base.sharing = False
         return f"its log-probabilities would differ by {nats:.2g} nats a token"
+
+    @property
+    def _exact(self) -> bool:
+        """Whether everything is computed in float32."""
+        model: Any = self.model
+        return not self.args.bf16 and next(model.parameters()).dtype == torch.float32
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset
@@ -180,8 +185,7 @@ class PairTrainer(DPOTrainer):
             for kept, found, answer in zip(
                 logps[keys[row]], again, ("chosen_ids", "rejected_ids"), strict=True
             ):
-                exact = next(self.model.parameters()).dtype == torch.float32 and not self.args.bf16
-                if abs(kept - found) > (1e-3 if exact else 0.05) * max(len(pair[answer]), 10):
+                if abs(kept - found) > (1e-3 if self._exact else 0.05) * max(len(pair[answer]), 10):
                     raise BadInput(
                         f"{self._references.folder} says {kept:.2f} nats for an answer to which this base gives "
                         f"{found:.2f}: it was not computed by this model; delete the folder"
