@@ -84,7 +84,9 @@ FAULTS = [
 ]
 STOPS = [
     Column("second run, s", lambda one: None if one["hangs"] else one["seconds"], True),
-    Column("asked again", lambda one: None if one.get("lost") is None else max(0, one["asked_again"]), True),
+    Column(
+        "answered twice", lambda one: None if one.get("lost") is None else max(0, one["asked_again"]), True
+    ),
     Column("in flight at the kill", _get("in_flight")),
     Column("answers lost", _get("lost"), True),
     Column("same rows as unbroken", lambda one: "yes" if not_right(one) == 0 else "no"),
@@ -197,7 +199,7 @@ def short(result: dict[str, Any]) -> str:
         Column("seconds, x loop", _get("time_over_loop"), True),
         Column("client CPU, ms/answer", _get("cpu_ms_per_row"), True),
         Column("answers lost or broken at 3 % faults", faulty, True),
-        Column("asked again after kill -9", killed, True),
+        Column("answered twice after kill -9", killed, True),
         Column(
             "answers asked again for other judge words, %",
             lambda one: 100 * one["stop"]["changed_generated"] if one["stop"] else None,
