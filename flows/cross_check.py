@@ -12,6 +12,7 @@ from flows.answers import Answers
 from flows.collect import answer_and_judge
 from flows.dataset import Judged, judged_prompts
 from flows.inputs import models_of
+from flows.load import metered
 from flows.progress import display
 from flows.recipe import Recipe, RecipeError
 from flows.run import Run
@@ -72,7 +73,10 @@ async def cross_check(
 ) -> dict[str, Any]:
     """The other judge's view of every winner, in its own points. Asks it only for what it has not judged yet."""
     checking = Run(with_judge(run.recipe, other), run.folder, run.store)
-    async with open_models(models_of(checking.recipe), run.servers, display().say) as engine:
+    async with (
+        open_models(models_of(checking.recipe), run.servers, display().say) as engine,
+        metered(engine, run.folder, "check"),
+    ):
         seen = await answer_and_judge(
             checking, run.recipe.samplers, prompts, engine, rounds=answers[0].rounds
         )

@@ -19,6 +19,8 @@ from flows.collect import answer_and_judge
 from flows.dataset import Judged, judged_prompts
 from flows.facts import Facts
 from flows.inputs import gather_prompts, models_of
+from flows.load import figures as load_figures
+from flows.load import metered
 from flows.progress import display
 from flows.recipe import Evaluation, Recipe, RecipeError
 from flows.run import Run
@@ -170,7 +172,10 @@ async def evaluate(recipe: Recipe, out: Path | None = None, store: str | None = 
         async def ask(names: Sequence[str], models: dict[str, Model], judged: bool) -> Any:
             nonlocal asked
             chosen: tuple[Sampler, ...] = tuple(samplers[name] for name in names)
-            async with open_models(models, run.servers, display().say, recipe.machine, run.purse()) as engine:
+            async with (
+                open_models(models, run.servers, display().say, recipe.machine, run.purse()) as engine,
+                metered(engine, run.folder, "evaluate", again=asked > 0),
+            ):
                 answers = await answer_and_judge(
                     run, chosen, prompts, engine, judged=judged, identities=identities
                 )
@@ -184,6 +189,8 @@ async def evaluate(recipe: Recipe, out: Path | None = None, store: str | None = 
         for name in samplers:
             cases[name] = [of_one(case, name) for case in together]
         facts.put("evaluation", figures(cases, recipe.evaluation.confidence) | {"prompts": len(prompts)})
+        if asked:
+            facts.put("endpoints", load_figures(run.folder))
         facts.spent("evaluate", time.monotonic() - began, asked)
         run.write("evaluation.json", json.dumps(_examples(cases), ensure_ascii=False, indent=1))
         await publish_summary(facts)

@@ -4,6 +4,7 @@
                                         card.json    `judges.card.Card`
                                         card.html    the same for people
                                         spent.json   seconds of the runs it took
+                                        endpoints.json  how busy the models were kept, see `flows.load`
 
 A card that was stopped goes on, and a larger --limit asks only for what is new.
 """
@@ -20,6 +21,7 @@ from prefect import flow, task
 from flows.collect import JUDGE, SHARD, StageFailed
 from flows.facts import versions
 from flows.gold import Asked, ask, cost_of, judged_items, plan
+from flows.load import figures, metered
 from flows.progress import display
 from flows.readings import Readings
 from flows.stage import fill
@@ -78,7 +80,10 @@ async def ask_all(subject: Subject, members: Sequence[Asked], folder: Path) -> d
     """
     receipts: dict[str, list[Receipt]] = {}
     began, readings = time.monotonic(), Readings(folder, subject.models)
-    async with open_models(subject.served, folder / "servers", display().say) as engine:
+    async with (
+        open_models(subject.served, folder / "servers", display().say) as engine,
+        metered(engine, folder, "judge gold"),
+    ):
         try:
             for own in members:
                 name, keys = model_name(own.member), list(own.questions)
@@ -150,7 +155,11 @@ async def judge_card(
         write(folder, "card.json", card.model_dump_json(indent=1) + "\n")
         content = card.model_dump(mode="json")
         write(folder, "card.html", render_card(content))
-    return content | {"card": str(folder / "card.json"), "page": str(folder / "card.html")}
+    return content | {
+        "card": str(folder / "card.json"),
+        "page": str(folder / "card.html"),
+        "endpoints": figures(folder),
+    }
 
 
 def facts_of(path: Path, gold: Gold, items: int) -> GoldFacts:

@@ -5,7 +5,6 @@ a round decides depends on the rounds before it alone, so a run that was stopped
 the same way again without asking and goes on from there.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Collection
@@ -16,6 +15,7 @@ from flows.collect import answer_and_judge, judge_receipts
 from flows.dataset import Judged, judged_prompts
 from flows.facts import Facts
 from flows.inputs import gather_prompts, models_of
+from flows.load import figures, metered
 from flows.progress import display
 from flows.readings import Readings
 from flows.run import Run
@@ -24,7 +24,6 @@ from pairs.candidates import score_of
 from pairs.gain import expected_gain, pool_of
 from records.schema import Dropped, Prompt
 from serving.engine import Engine
-from serving.meter import FIELDS, watched
 from serving.models import open_models
 
 
@@ -38,10 +37,10 @@ async def collect(
     prompts, dropped = gather_prompts(run)
     began = time.monotonic()
     models, machine = models_of(run.recipe, judged=judged), run.recipe.machine
-    purse = run.purse()
+    purse, stage = run.purse(), "generate and judge" if judged else "generate"
     async with (
         open_models(models, run.servers, display().say, machine, purse) as engine,
-        watched(engine, display().say) as meters,
+        metered(engine, run.folder, stage),
     ):
         answers = await in_rounds(run, prompts, engine, judged=judged, again=again)
     seconds, asked = time.monotonic() - began, engine.usage.requests
@@ -54,10 +53,8 @@ async def collect(
         if known := Readings(run.folder, run.recipe.models).known:
             facts.put("dialects", known)
     if asked:
-        facts.put("endpoints", {name: m.figures() for name, m in meters.items() if m.lane.stats.sent})
-        series = {name: m.points for name, m in meters.items() if m.points}
-        run.write("endpoints.json", json.dumps({"fields": FIELDS, "series": series}) + "\n")
-    facts.spent("generate and judge" if judged else "generate", seconds, asked)
+        facts.put("endpoints", figures(run.folder))
+    facts.spent(stage, seconds, asked)
     if purse is not None:
         facts.put("budget", asdict(purse.spent))
     return prompts, dropped, answers

@@ -9,6 +9,7 @@ from flows.artifacts import publish_summary
 from flows.cross_check import cross_check, with_judge
 from flows.dataset import build_dataset
 from flows.facts import Facts
+from flows.load import figures
 from flows.pool import collect
 from flows.recipe import Recipe
 from flows.run import Run
@@ -61,6 +62,7 @@ async def reject_sampling(
         if check_with is not None:
             found = await cross_check(run, check_with, prompts, answers)
             facts.put("best_of_n_check", found)
+            facts.put("endpoints", figures(run.folder))
         await publish_summary(facts)
         return facts.content
 

@@ -9,6 +9,7 @@ from flows.audit import prompts_of, statuses
 from flows.dataset import Judged, judged_prompts
 from flows.facts import Facts
 from flows.inputs import gather_prompts
+from flows.load import read
 from flows.plan import plan_text
 from flows.recipe import RecipeError, load_recipe
 from flows.run import Run
@@ -18,6 +19,7 @@ from records.schema import Completion, Pair
 from reports.data import (
     Answer,
     BeforeAfter,
+    EndpointRow,
     EvaluationRow,
     ExamplePair,
     Interval,
@@ -158,6 +160,11 @@ def _data(run: Run, content: dict[str, Any], cases: list[Judged], pairs: list[Pa
         )
         + tuple(
             UsageRow(stage=name, seconds=seconds) for name, seconds in content.get("seconds", {}).items()
+        ),
+        endpoints=tuple(
+            EndpointRow(stage=stage, model=name, answered=own.pop("requests"), **own)
+            for stage, models in read(run.folder).items()
+            for name, own in models.items()
         ),
         versions=content["versions"],
         dataset_digest=dataset.get("digest", ""),

@@ -175,6 +175,35 @@ class UsageRow(Strict):
     """In the currency of the endpoints' prices."""
 
 
+class EndpointRow(Strict):
+    """How busy one model was kept in one stage, over the last run that asked it."""
+
+    stage: str
+    model: str
+    sent: int
+    """Requests, repeated ones too."""
+    answered: int
+    failed: int
+    """Requests given up."""
+    retries: dict[str, int] = Field(default_factory=dict)
+    """By cause."""
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    tokens_in_per_s: float
+    tokens_out_per_s: float
+    busy_seconds: float
+    """With at least one request at the model."""
+    starved: float
+    """0 to 1."""
+    limit: int
+    """Requests at a time, at the end."""
+    spend: float
+    """In the currency of the endpoint's prices."""
+    series: tuple[tuple[float, float, float, float, float, float], ...] = ()
+    """Seconds, running, waiting, limit, tokens per second in and out."""
+
+
 class ReportData(Strict):
     """Everything on the page."""
 
@@ -207,6 +236,7 @@ class ReportData(Strict):
     before_after: tuple[BeforeAfter, ...] = ()
     pairs: tuple[ExamplePair, ...] = ()
     usage: tuple[UsageRow, ...] = ()
+    endpoints: tuple[EndpointRow, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
     dataset_digest: str = ""
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from reports.data import Answer, ReportData
+from reports.data import Answer, EndpointRow, ReportData
 
 HERE = Path(__file__).parent
 
@@ -32,6 +32,7 @@ def render(data: ReportData) -> str:
         judged_by={"model that wrote the answer": data.judgements} | data.judgements_by,
         widest=max((step.rows_in for step in data.funnel), default=0),
         gained=gained,
+        load_in_words=load_in_words,
     )
 
 
@@ -55,12 +56,16 @@ def _figures(data: ReportData) -> dict[str, Markup | list[Markup]]:
     from reports import plots
 
     figures: dict[str, Markup | list[Markup]] = {
+        "load": [
+            plots.load_figure(f"load{i}", row.series) if len(row.series) > 1 else Markup("")
+            for i, row in enumerate(data.endpoints)
+        ],
         "training": [
             plots.training_figure(f"training{i}", stage)
             if any(curve.points for curve in stage.curves)
             else Markup("")
             for i, stage in enumerate(data.training)
-        ]
+        ],
     }
     if any(data.scores.values()):
         figures["scores"] = plots.scores_figure(data.scores)
@@ -99,3 +104,15 @@ def gained(before: Answer, after: Answer) -> str:
     if before.score is None or after.score is None:
         return ""
     return "same" if before.score == after.score else "up" if after.score > before.score else "down"
+
+
+def load_in_words(row: EndpointRow) -> str:
+    """What the figure of one model shows."""
+    times, running, waiting, limit, tokens_in, tokens_out = zip(*row.series, strict=True)
+    count = len(row.series)
+    return (
+        f"Over {seconds(times[-1])}: {sum(running) / count:.1f} requests running on the mean, {max(running):.0f} at "
+        f"most; {sum(waiting) / count:.1f} waiting at the model, {max(waiting):.0f} at most; a limit of "
+        f"{min(limit):.0f} to {max(limit):.0f}; at most {max(tokens_in):,.0f} tokens per second in and "
+        f"{max(tokens_out):,.0f} out."
+    )

@@ -17,6 +17,8 @@ WIDTH = 9.0
 """Inches."""
 MOST_POINTS = 1200
 """More make the page slow, not clearer."""
+BINS = 60
+"""Points of a line over time."""
 
 
 def scores_figure(scores: Mapping[str, Sequence[float]]) -> Markup:
@@ -147,6 +149,46 @@ def training_figure(name: str, training: Training) -> Markup:
             axes.set_xlabel("optimizer step")
 
     return svg(name, {1: 4.6, 2: 7.0, 3: WIDTH}[columns], 2.2 * lines + 0.3, paint)
+
+
+def load_figure(name: str, series: Sequence[tuple[float, ...]]) -> Markup:
+    """What ran, waited and was allowed at one model over time, and beside it tokens per second.
+
+    Tokens are counted when an answer is complete, so they are shown as means over `BINS` parts of the time.
+    """
+    times, running, waiting, limit, tokens_in, tokens_out = zip(*binned(series), strict=True)
+    unit, per = ("minutes", 60.0) if times[-1] > 180 else ("seconds", 1.0)
+    times = [each / per for each in times]
+
+    def paint(figure: "Figure") -> None:
+        left, right = figure.subplots(1, 2)
+        left.fill_between(times, running, color=color(0), alpha=0.25, linewidth=0)
+        left.plot(times, running, color=color(0), linewidth=1.6, label="running")
+        left.plot(times, waiting, color=color(1), linewidth=1.4, linestyle="--", label="waiting")
+        left.plot(times, limit, color=MUTED, linewidth=1.2, linestyle=":", label="limit")
+        left.set_ylim(0, 1.15 * min(max(limit), 3 * max(*running, *waiting, 1.0)))
+        left.set_title("requests")
+        right.plot(times, tokens_in, color=color(2), linewidth=1.4, linestyle="--", label="in")
+        right.plot(times, tokens_out, color=color(3), linewidth=1.6, label="out")
+        right.set_ylim(bottom=0)
+        right.set_title("tokens per second")
+        for axes in (left, right):
+            axes.grid()
+            axes.set_xlim(0, max(times[-1], 1e-9))
+            axes.set_xlabel(unit)
+            axes.locator_params(axis="both", nbins=5)
+            axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
+
+    return svg(name, WIDTH, 2.3, paint)
+
+
+def binned(series: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """Means over equal parts of the time, `BINS` at most; a part without a point is left out."""
+    last = series[-1][0] or 1.0
+    found: dict[int, list[tuple[float, ...]]] = {}
+    for point in series:
+        found.setdefault(min(BINS - 1, int(BINS * point[0] / last)), []).append(point)
+    return [tuple(sum(one) / len(one) for one in zip(*own, strict=True)) for own in found.values()]
 
 
 def _sample(values: Sequence[T], most: int) -> Sequence[T]:

@@ -263,9 +263,9 @@ class Lane:
         self.stats.usage += usage
         return reply
 
-    def spend_from(self, purse: Purse, prices: Prices) -> None:
+    def spend_from(self, purse: Purse) -> None:
         """Send nothing that the purse does not hold."""
-        self.purse, self.prices, self._seconds = purse, prices, None
+        self.purse, self._seconds = purse, None
 
     def feel_its_way(self) -> None:
         """The server turned out not to tell its queue: only what it refuses says how much it takes."""

@@ -80,6 +80,7 @@ class Meter:
         seconds, usage = max(stats.busy, 1e-9), stats.usage
         return {
             **usage.model_dump(),
+            "sent": stats.sent,
             "failed": stats.failed,
             "retries": dict(stats.retries),
             "busy_seconds": round(stats.busy, 1),
@@ -87,6 +88,7 @@ class Meter:
             "tokens_out_per_s": round(usage.completion_tokens / seconds, 1),
             "starved": round(self.starved, 4),
             "limit": int(self.lane.gate.limit),
+            "spend": round(self.lane.prices.of(usage).money, 6),
         }
 
     def line(self) -> str:

@@ -268,11 +268,10 @@ async def open_models(
     try:
         for name, model in models.items():
             lanes[name] = lane = _lane(name, model, managed, checked)
+            if isinstance(model, Endpoint):
+                lane.prices = Prices(model.price_in, model.price_out)
             if purse is not None:
-                lane.spend_from(
-                    purse,
-                    Prices(model.price_in, model.price_out) if isinstance(model, Endpoint) else Prices(),
-                )
+                lane.spend_from(purse)
         yield Engine(lanes, turns)
     finally:
         await turns.close()

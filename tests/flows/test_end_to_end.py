@@ -46,6 +46,8 @@ async def test_the_whole_recipe_runs_on_real_weights_and_again_asks_nothing(
         } <= files
     assert set(first["evaluation"]["models"]) == {"base", "sft", "dpo"}
     assert all(model["answers"] == 4 for model in first["evaluation"]["models"].values())
+    assert set(first["endpoints"]) == {"generate and judge", "evaluate"}
+    assert set(first["endpoints"]["evaluate"]) >= {"base", "sft", "dpo"}
     page = (folder / "report.html").read_text()
     assert "quickstart" in page
     assert not list((folder / "servers").glob("*.pid.json")), "a server is left"

@@ -75,6 +75,7 @@ async def test_a_card_tells_a_good_judge_and_is_not_asked_twice(tmp_path: Path):
     assert below["empty"] is None and below["one word"]["value"] == 1.0
     assert card["cost"]["usage"]["requests"] == first == 20 + 9 * 3 + 9
     assert {**again, "cost": 0} == {**card, "cost": 0}
+    assert card["endpoints"]["judge gold"]["fake"]["requests"] == first
     folder = tmp_path / "carded/judge-card/gold"
     assert json.loads((folder / "card.json").read_text())["judge"] == card["judge"]
 

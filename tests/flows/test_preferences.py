@@ -47,7 +47,9 @@ async def test_prompts_become_a_dataset_and_a_second_run_asks_nothing(tmp_path: 
     assert first["stages"]["judge"]["rows"] == 48, "rules and rating of 24 answers"
     summary = json.loads((tmp_path / "flowtest/summary.json").read_text())
     assert summary["asked_this_run"] == {"generate and judge": 0}
-    assert summary["endpoints"]["fake"]["requests"] == 48, "of the last run that asked anything"
+    assert summary["endpoints"]["generate and judge"]["fake"]["requests"] == 48, (
+        "of the last run that asked anything"
+    )
 
     import datasets
 

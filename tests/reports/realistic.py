@@ -6,6 +6,7 @@ import random
 from reports.data import (
     Answer,
     BeforeAfter,
+    EndpointRow,
     EvaluationRow,
     ExamplePair,
     Interval,
@@ -55,6 +56,39 @@ def log(steps: int, dpo: bool) -> list[dict[str, float]]:
         if step % 20 == 1:
             entries.append({"step": step, "eval_loss": entry["loss"] + 0.03, "eval_runtime": 3.2})
     return [*entries, {"step": steps, "train_runtime": 80.0, "total_flos": 1e12}]
+
+
+def endpoint(model: str, stage: str, seconds: int = 300) -> EndpointRow:
+    dice = random.Random(model)
+    series = tuple(
+        (
+            float(t),
+            dice.uniform(50, 64),
+            dice.uniform(0, 9),
+            64.0 + t / 30,
+            dice.gauss(900, 90),
+            dice.gauss(3000, 300),
+        )
+        for t in range(seconds)
+    )
+    return EndpointRow(
+        stage=stage,
+        model=model,
+        sent=1031,
+        answered=1016,
+        failed=2,
+        retries={"429": 9, "timeout": 4},
+        prompt_tokens=280_000,
+        cached_tokens=91_000,
+        completion_tokens=900_100,
+        tokens_in_per_s=933.1,
+        tokens_out_per_s=3000.2,
+        busy_seconds=300.0,
+        starved=0.031,
+        limit=74,
+        spend=1.234,
+        series=series,
+    )
 
 
 def realistic() -> ReportData:
@@ -163,6 +197,10 @@ def realistic() -> ReportData:
                 seconds=118,
             ),
             UsageRow(stage="train-dpo", seconds=3723),
+        ),
+        endpoints=(
+            endpoint("qwen2.5-0.5b-instruct", "generate and judge"),
+            endpoint("smollm2-360m", "generate and judge", seconds=1),
         ),
         versions={"zephyr-flows": "0.1.0", "trl": "1.16.0", "vllm": "0.32.0", "python": "3.11.7"},
         dataset_digest="9b3f" * 16,

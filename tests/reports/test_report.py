@@ -8,6 +8,7 @@ import pytest
 
 from reports.data import Answer, ExamplePair, ReportData, Training
 from reports.page import number, render, seconds, write_report
+from reports.plots import BINS, binned
 from tests.reports.realistic import log, realistic
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -59,7 +60,7 @@ def test_the_page_is_well_formed_and_every_figure_is_there(page: str):
     assert len(outline.ids) == len(set(outline.ids))
     targets = [value[1:] for name, value in outline.attributes if name.endswith("href")]
     assert targets and set(targets) <= set(outline.ids)
-    assert outline.tags.count("svg") == 6 and outline.tags.count("h1") == 1
+    assert outline.tags.count("svg") == 7 and outline.tags.count("h1") == 1
     assert outline.tags.count("table") == outline.tags.count("caption") + 2  # the judges' words need none
     assert "script" not in outline.tags
 
@@ -100,11 +101,26 @@ def test_text_of_models_is_text():
 def test_a_section_without_data_says_so():
     bare = render(ReportData(title="Nothing", recipe="none"))
     said = re.findall(r'<p class="none">([^<]*)</p>', bare)
-    assert len(said) == 14 and "No model was trained." in said and "Nothing was evaluated." in said
+    assert len(said) == 15 and "No model was trained." in said and "Nothing was evaluated." in said
     assert "<svg" not in bare
     empty = ReportData(title="t", recipe="r", scores={"a": ()}, training=(Training(stage="SFT", curves=()),))
     assert "This stage logged no curve." in render(empty)
     Outline(bare)
+
+
+def test_how_busy_models_were_is_in_a_table_and_in_words_beside_each_figure(page: str):
+    section = page[page.index('id="endpoints"') : page.index('id="versions"')]
+    assert "Starved: a place was free at the model and nothing waited there" in section
+    assert "<td>429: 9, timeout: 4</td>" in section and "3.1\u202f%" in section and "32.5\u202f%" in section
+    assert section.count("<svg") == 1, "one look makes no line"
+    assert section.count("Over 4 min 59 s") == 2, "read aloud, and under the figure"
+
+
+def test_a_line_over_time_is_of_means():
+    series = [(float(t), float(t % 2), 0.0, 8.0, 0.0, 100.0 * (t % 10 == 9)) for t in range(600)]
+    points = binned(series)
+    assert len(points) == BINS and {round(p[5]) for p in points[:-1]} == {10}
+    assert binned([(0.0, 1.0)]) == [(0.0, 1.0)]
 
 
 def test_one_score_one_margin_and_one_step_still_draw():

@@ -11,6 +11,7 @@ from serving.engine import Engine, Lane
 from serving.limits import Queue
 from serving.meter import POINTS, Meter, watched
 from serving.models import queue_at
+from serving.purse import Prices
 
 
 async def never() -> Transport:
@@ -49,6 +50,7 @@ async def test_it_agrees_with_the_server(monkeypatch: pytest.MonkeyPatch):
             return PlainTransport(model.url, "m", "vllm", None, 60, 16)
 
         lane = Lane("m", connect, 12, look=lambda: queue_at(model.url))
+        lane.prices = Prices(1.0, 3.0)
         async with watched(Engine({"m": lane}), lambda _: None) as meters:
 
             async def ask(i: int) -> None:
@@ -61,4 +63,8 @@ async def test_it_agrees_with_the_server(monkeypatch: pytest.MonkeyPatch):
         await lane.close()
         seen = model.stats()["starved"]
     assert meters["m"].starved == pytest.approx(seen, abs=0.1)
-    assert meters["m"].figures()["requests"] == 28
+    figures = meters["m"].figures()
+    assert figures["requests"] == figures["sent"] == 28
+    assert figures["spend"] == pytest.approx(
+        figures["prompt_tokens"] / 1e6 + 3 * figures["completion_tokens"] / 1e6
+    )

@@ -27,7 +27,8 @@ def lane_to(url: str, purse: Purse, limit: int = 8) -> Lane:
         return PlainTransport(url, "m", "openai", None, 20, limit)
 
     lane = Lane("m", connect, limit, pause=0.001)
-    lane.spend_from(purse, PRICES)
+    lane.prices = PRICES
+    lane.spend_from(purse)
     return lane
 
 
