@@ -4,7 +4,8 @@ BIN := .venv/bin
 READY := .venv/.ready
 UV := uv==0.13.9
 
-.PHONY: quickstart test test-vllm bench-pipeline bench-peers bench-judges bench-trainer docs lint format lock clean
+.PHONY: quickstart test test-vllm bench-pipeline bench-memory bench-kills bench-peers bench-judges bench-trainer
+.PHONY: docs lint format lock clean
 
 quickstart: $(READY)
 	$(BIN)/zephyr run recipes/quickstart.yaml
@@ -27,6 +28,15 @@ bench-peers: $(READY)
 
 # The quickstart's model as a judge, on labels of people under ../shared/data or DATA=, what its prompt's layout costs, and
 # best of n before a judge that did not pick
+# Memory and disk per row, and how soon a stopped run asks again; five minutes. A tenth of it: make bench-memory ROWS=0.1
+bench-memory: $(READY)
+	$(BIN)/python -m benchmarks.memory --rows $(or $(ROWS),1)
+
+# kill -9 at 20 random moments of zephyr pairs, restarted until it is done; ten minutes
+bench-kills: $(READY)
+	$(BIN)/python -m benchmarks.kills --kills $(or $(KILLS),20)
+
+# The quickstart's model as a judge, on labels of people under ../shared/data or DATA=, and what its prompt's layout costs
 bench-judges: $(READY)
 	$(BIN)/python -m benchmarks.judges --data $(or $(DATA),../shared/data) --write
 	$(BIN)/python -m benchmarks.prefix --data $(or $(DATA),../shared/data)

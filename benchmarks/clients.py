@@ -71,7 +71,7 @@ async def loop(recipe: Path) -> dict[str, Any]:
     from serving.client import body_of
 
     run = opened(recipe)
-    prompts, _ = gather_prompts(run)
+    prompts = list(gather_prompts(run)[0])
     (member,) = run.recipe.jury.members
     judge = member.build(None) if isinstance(member, Rating) else None
     models: dict[str, Any] = run.recipe.models
@@ -135,7 +135,7 @@ async def stages(recipe: Path, *, prefect: bool) -> dict[str, Any]:
     from prefect import flow
 
     from benchmarks.workload import opened, samplers_of
-    from flows import collect
+    from flows import collect, conduct, tasks
     from flows.inputs import gather_prompts, models_of
     from serving.models import open_models
 
@@ -170,8 +170,8 @@ async def stages(recipe: Path, *, prefect: bool) -> dict[str, Any]:
 
         return await bench()
     with (
-        patch.object(collect, "generate_shard", collect.generate_shard.fn),
-        patch.object(collect, "judge_shard", collect.judge_shard.fn),
+        patch.object(conduct, "generate_shard", tasks.generate_shard.fn),
+        patch.object(conduct, "judge_shard", tasks.judge_shard.fn),
         patch.object(collect, "progress_artifact", nullcontext),
     ):
         return await measured(rows, work)

@@ -23,6 +23,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,6 +39,17 @@ ALLOWED = ("refusal", "requests", "window", "shape", "at_once", "stay_away", "si
 """Of `Allowance`, what can be asked for."""
 
 
+@dataclass(slots=True)
+class Asked:
+    """One line of the log; times by the machine's monotonic clock."""
+
+    key: str
+    """Hash of the request: the same question has the same."""
+    came: float
+    ended: float | None = None
+    """When its answer was sent."""
+
+
 class Endpoint:
     """One model behind one address."""
 
@@ -50,9 +62,11 @@ class Endpoint:
         allowance: Allowance,
         gpus: "Gpus",
         wake_delay: float = 0.0,
+        keep_log: bool = False,
     ) -> None:
         self.name, self.machine, self.lengths, self.faults = name, machine, lengths, faults
         self.allowance, self.gpus, self.wake_delay, self.asleep = allowance, gpus, wake_delay, False
+        self.log: dict[Job, Asked] | None = {} if keep_log else None
         self.loop = asyncio.get_running_loop()
         self.batch = Batch(machine, self.loop.time())
         self._timer: asyncio.TimerHandle | None = None
@@ -88,6 +102,8 @@ class Endpoint:
         job = Job(tokens_of(prompt), [one.tokens for one in said], blocks_of(prompt))
         job.payload = (connection, said, fault)
         connection.job = job
+        if self.log is not None:
+            self.log[job] = Asked(blake2b(data, digest_size=8).hexdigest(), self.loop.time())
         self._ended(self.batch.add(job, self.loop.time()))
 
     def drop(self, job: Job) -> None:
@@ -100,6 +116,8 @@ class Endpoint:
     def _ended(self, jobs: list[Job]) -> None:
         for job in jobs:
             connection, said, fault = job.payload
+            if self.log is not None and not connection.transport.is_closing():
+                self.log[job].ended = self.loop.time()
             connection.answer(self.name, job, said, fault)
         if self._timer is not None:
             self._timer.cancel()
@@ -198,6 +216,8 @@ class Connection(asyncio.Protocol):
             self.send(200, {"count": count, "tokens": list(range(count)), "max_model_len": MAX_MODEL_LEN})
         elif path == "/stats":
             self.send(200, end.stats())
+        elif path == "/log":
+            self.send(200, orjson.dumps(list((end.log or {}).values())))
         elif path == "/reset":
             end.reset()
             self.send(200, {})
@@ -304,6 +324,7 @@ async def serve(asked: argparse.Namespace, gpus: Gpus) -> None:
         Allowance(**{name: getattr(asked, f"allow_{name}") for name in ALLOWED}),
         gpus,
         asked.wake_delay,
+        bool(asked.keep_log),
     )
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
@@ -334,6 +355,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=0, help="0: a free one, printed first")
     parser.add_argument("--faults", type=float, default=0.0, help="share of requests that fail")
     parser.add_argument("--kinds", nargs="*", help="of faults; all")
+    parser.add_argument("--keep-log", type=int, default=0, help="1: every request is noted, see /log")
     parser.add_argument("--start-delay", type=float, default=0.0, help="seconds until it answers")
     parser.add_argument("--gpu", type=Path, nargs="+", default=[], help="lock files that stand for GPUs")
     parser.add_argument("--share", type=float, default=1.0, help="of each of these GPUs")
@@ -371,6 +393,10 @@ class Simulated:
 
     def stats(self) -> dict[str, Any]:
         return json.loads(self._get("/stats"))
+
+    def log(self) -> list[Asked]:
+        """Every request so far, of a simulator with `keep_log=1`."""
+        return [Asked(**line) for line in json.loads(self._get("/log"))]
 
     def reset(self) -> None:
         self._get("/reset")

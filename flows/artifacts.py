@@ -1,6 +1,7 @@
 """What a run says of itself in Prefect: Markdown artifacts under the same keys every time."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -26,21 +27,25 @@ async def publish_plan(name: str, text: str) -> None:
 
 @asynccontextmanager
 async def progress_artifact() -> AsyncIterator[None]:
-    """Rows finished of rows wanted, over all stages on display, while the block runs."""
-    artifact = await acreate_progress_artifact(progress=0.0, key="progress", description="Rows finished")
+    """Rows finished of rows wanted, over all stages on display, while the block runs and at its end."""
+    ended = asyncio.Event()
 
     async def keep_up() -> None:
-        while True:
-            await asyncio.sleep(EVERY)
+        artifact = await acreate_progress_artifact(progress=0.0, key="progress", description="Rows finished")
+        while not ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), EVERY)
             await aupdate_progress_artifact(artifact, progress=display().percent)
 
-    updating = asyncio.create_task(keep_up())
+    updating = asyncio.create_task(keep_up())  # nothing waits for it: a first request should not
     try:
         yield
-    finally:
+    except BaseException:
         updating.cancel()
+        raise
+    finally:
+        ended.set()
         await asyncio.gather(updating, return_exceptions=True)
-    await aupdate_progress_artifact(artifact, progress=display().percent)
 
 
 async def publish_summary(facts: Facts) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from flows.answers import Answers
 from flows.collect import answer_and_judge
 from flows.dataset import Judged, judged_prompts
-from flows.inputs import models_of
+from flows.inputs import Prompts, models_of
 from flows.load import metered
 from flows.progress import display
 from flows.recipe import Recipe, RecipeError
@@ -21,7 +21,6 @@ from judges.jury import Member
 from judges.rules import Rules
 from pairs.best_of_n import SftRow, best_of_n
 from pairs.candidates import draw
-from records.schema import Prompt
 from records.stats import Estimate, mean
 from serving.models import open_models
 
@@ -68,9 +67,7 @@ def _asked(recipe: Recipe, member: Member) -> tuple[Any, ...]:
     return asked, questions, recipe.models[member.asks].identity if member.asks else None
 
 
-async def cross_check(
-    run: Run, other: Subject, prompts: list[Prompt], answers: list[Answers]
-) -> dict[str, Any]:
+async def cross_check(run: Run, other: Subject, prompts: Prompts, answers: list[Answers]) -> dict[str, Any]:
     """The other judge's view of every winner, in its own points. Asks it only for what it has not judged yet."""
     checking = Run(with_judge(run.recipe, other), run.folder, run.store)
     async with (

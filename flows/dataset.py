@@ -1,6 +1,7 @@
 """Stored judgements -> scores -> pairs and best-of-n rows -> dataset folder. Asks no model, so policies are free."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,14 +38,14 @@ class Judged:
     """Times every sampler was asked for its n answers."""
 
 
-def judged_prompts(run: Run, prompts: list[Prompt], answers: list[Answers]) -> list[Judged]:
+def judged_prompts(run: Run, prompts: Iterable[Prompt], answers: list[Answers]) -> list[Judged]:
     """All answers of a run, joined by place and checked by id."""
     jury = run.recipe.jury
     rounds = answers[0].rounds if answers else {}
     cases = [Judged(prompt, [], {}, rounds.get(prompt.id, 1)) for prompt in prompts]
     per_round = {own.sampler.name: own.sampler.n for own in answers}
     wrote = {member.name: authors(run, member, answers) for member in jury.members}
-    found: list[list[Completion]] = [[] for _ in prompts]
+    found: list[list[Completion]] = [[] for _ in cases]
     for own in answers:
         for index in own.receipts:
             first = index * run.recipe.shard_size
@@ -94,7 +95,7 @@ class Built:
 
 def build_dataset(
     run: Run,
-    prompts: list[Prompt],
+    prompts: Iterable[Prompt],
     dropped: list[Dropped],
     answers: list[Answers],
     facts: Facts,

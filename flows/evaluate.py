@@ -7,7 +7,7 @@ the difference to the base is taken prompt by prompt, so what makes a prompt har
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from flows.artifacts import publish_summary
 from flows.collect import answer_and_judge
 from flows.dataset import Judged, judged_prompts
 from flows.facts import Facts
-from flows.inputs import gather_prompts, models_of
+from flows.inputs import gather_prompts, models_of, store_prompts
 from flows.load import figures as load_figures
 from flows.load import metered
 from flows.progress import display
@@ -70,7 +70,7 @@ def contenders(run: Run, evaluation: Evaluation) -> list[Contender]:
     return found
 
 
-def held_out(prompts: Sequence[Prompt], limit: int, seed: int) -> list[Prompt]:
+def held_out(prompts: Iterable[Prompt], limit: int, seed: int) -> list[Prompt]:
     """`limit` prompts of the test split, drawn by id."""
     test = [prompt for prompt in prompts if prompt.meta["split"] == "test"]
     drawn = sorted(test, key=lambda prompt: chance(seed, "evaluation", prompt.id).random())[:limit]
@@ -155,11 +155,12 @@ async def evaluate(recipe: Recipe, out: Path | None = None, store: str | None = 
         if recipe.evaluation is None:
             raise RecipeError(f"recipe {recipe.name!r} has no `evaluation`; add prompts and a sampler")
         every, _ = gather_prompts(run)
-        prompts = held_out(every, recipe.evaluation.prompts, recipe.seed)
-        if not prompts:
+        drawn = held_out(every, recipe.evaluation.prompts, recipe.seed)
+        if not drawn:
             raise RecipeError(
                 "evaluation: no prompt is held out; set splits.test above 0 or give a test source"
             )
+        prompts = store_prompts(run.prompts_stage(recipe.evaluation.prompts), drawn, recipe.shard_size)
         cases: dict[str, list[Judged]] = {}
         began, asked = time.monotonic(), 0
         found = contenders(run, recipe.evaluation)

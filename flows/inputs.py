@@ -1,54 +1,109 @@
-"""What a recipe starts from: its prompts, each once and with its split, and the models it asks. No Prefect here."""
+"""What a recipe starts from: its prompts, each once and with its split, and the models it asks. No Prefect here.
+
+Prompts are read once, sealed in the run's folder and from then on opened shard by shard, so a list of any length
+costs no memory. As long as their sources have not changed, a later run does not read those again.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+import orjson
 
 from flows.recipe import Recipe
-from flows.run import Run, shards
+from flows.run import Run
 from judges.rules import RuleError, Rules, read_constraints
 from pairs.splits import split_of
 from prompts.load import PromptError
-from prompts.sources import load_prompts
-from records.arrow import plain_prompt
+from prompts.sources import read_prompts, short, state_of
+from records.arrow import plain_prompt, to_prompt
+from records.ids import digest, fingerprint
 from records.schema import Dropped, Prompt
-from records.store import Row, Stage
+from records.store import GATHERED, Receipt, Row, Stage
 from serving.settings import Adapter, Model
 
 
-def gather_prompts(run: Run) -> tuple[list[Prompt], list[Dropped]]:
+class Prompts:
+    """Sealed prompts, in order. Of all of them only a few shards are in memory."""
+
+    def __init__(self, stage: Stage, receipts: list[Receipt]) -> None:
+        self.receipts = receipts
+        """One for each shard."""
+        self._open = lru_cache(maxsize=8)(
+            lambda index: [to_prompt(row.answers[0]) for row in stage.rows(self.receipts[index])]
+        )
+
+    def __len__(self) -> int:
+        return sum(receipt.rows for receipt in self.receipts)
+
+    def __iter__(self) -> Iterator[Prompt]:
+        for index in range(len(self.receipts)):
+            yield from self.shard(index)
+
+    def shard(self, index: int) -> list[Prompt]:
+        """One shard's prompts.
+
+        Raises:
+            StoreError: its file is gone or was edited.
+        """
+        return self._open(index)
+
+
+def gather_prompts(run: Run) -> tuple[Prompts, list[Dropped]]:
     """The recipe's prompts, each once and with its split, sealed in the run's folder.
 
     Raises:
         PromptError: a source cannot be read, or a prompt's constraint cannot be checked; nothing was asked.
     """
-    found: dict[str, Prompt] = {}
+    recipe, stage = run.recipe, run.prompts_stage()
+    states = [state_of(source) for source in recipe.prompts]
+    rules = [member.asked() for member in recipe.jury.members if isinstance(member, Rules)]
+    state = fingerprint(states, recipe.splits, recipe.shard_size, rules) if all(states) else None
+    known = stage.note(GATHERED)
+    if state is not None and known is not None and known["state"] == state:
+        receipts = [stage.receipt(index) for index in range(len(known["shards"]))]
+        if [receipt and receipt.digest for receipt in receipts] == known["shards"]:
+            return Prompts(stage, [r for r in receipts if r]), [Dropped(**drop) for drop in known["dropped"]]
     dropped: list[Dropped] = []
-    for source in run.recipe.prompts:
-        prompts, lost = load_prompts(source)
-        dropped += lost
-        check_constraints(run.recipe, source.label, prompts)
-        for prompt in prompts:
-            if prompt.id in found:
-                dropped.append(
-                    Dropped(id=prompt.id, stage="prompts", reason="duplicate", detail=source.label)
-                )
-                continue
-            split = split_of(prompt, run.recipe.splits)
-            found[prompt.id] = prompt.model_copy(update={"meta": prompt.meta | {"split": split}})
-    prompts = list(found.values())
-    store_prompts(run.prompts_stage(), prompts, run.recipe.shard_size)
+    prompts = store_prompts(stage, _each_once(recipe, dropped), recipe.shard_size)
+    found: dict[str, Any] = {"state": state, "shards": [receipt.digest for receipt in prompts.receipts]}
+    stage.note(GATHERED, found | {"dropped": [drop.model_dump() for drop in dropped]})
     return prompts, dropped
 
 
-def check_constraints(recipe: Recipe, source: str, prompts: list[Prompt]) -> None:
+def _each_once(recipe: Recipe, dropped: list[Dropped]) -> Iterator[Prompt]:
+    """Every source's prompts, with their splits; `dropped` takes what is left out."""
+    seen: set[int] = set()
+    for source in recipe.prompts:
+        for found in read_prompts(source):
+            if isinstance(found, Dropped):
+                dropped.append(found)
+                continue
+            check_constraints(recipe, source.label, found)
+            if len(recipe.prompts) > 1:  # a source by itself has no duplicates
+                if short(found.id) in seen:
+                    dropped.append(
+                        Dropped(id=found.id, stage="prompts", reason="duplicate", detail=source.label)
+                    )
+                    continue
+                seen.add(short(found.id))
+            split = split_of(found, recipe.splits)
+            yield found.model_copy(update={"meta": found.meta | {"split": split}})
+
+
+def check_constraints(recipe: Recipe, source: str, prompt: Prompt) -> None:
     """Whether the judge `rules`, where there is one, can read all that it will check.
 
     Raises:
         PromptError: it cannot; names the source, the prompt and the constraint.
     """
     for rules in (member for member in recipe.jury.members if isinstance(member, Rules)):
-        for prompt in prompts:
-            try:
-                read_constraints(prompt, rules.reference)
-            except RuleError as error:
-                raise PromptError(f"{source}: {error}") from error
+        try:
+            read_constraints(prompt, rules.reference)
+        except RuleError as error:
+            raise PromptError(f"{source}: {error}") from error
 
 
 def models_of(recipe: Recipe, *, judged: bool = True) -> dict[str, Model]:
@@ -60,15 +115,21 @@ def models_of(recipe: Recipe, *, judged: bool = True) -> dict[str, Model]:
     return {name: model for name, model in recipe.models.items() if name in used}
 
 
-def store_prompts(stage: Stage, prompts: list[Prompt], size: int) -> None:
-    """Seal the prompts before anything is asked, so that a run can be read without its source."""
-    for index, chunk in shards(prompts, size):
+def store_prompts(stage: Stage, prompts: Iterable[Prompt], size: int) -> Prompts:
+    """Seal prompts before anything is asked, so that a run can be read without their source."""
+    receipts: list[Receipt] = []
+    waiting = iter(prompts)
+    while chunk := list(islice(waiting, size)):
+        rows = [Row(prompt.id, [plain_prompt(prompt)]) for prompt in chunk]
         keys = [prompt.id for prompt in chunk]
-        if stage.sealed(index, keys) is not None:
-            continue
-        shard = stage.open(index, keys)
-        missing = set(shard.missing)
-        for prompt in chunk:
-            if prompt.id in missing:
-                shard.put(Row(prompt.id, [plain_prompt(prompt)]))
-        shard.seal()
+        of = hashlib.sha256(orjson.dumps([row.answers for row in rows])).hexdigest()
+        index = len(receipts)
+        receipt = stage.finished(index, key_digest=digest(keys), of=of)
+        if receipt is None:
+            # what the source says now holds, whatever an earlier list said
+            shard = stage.open(index, keys, without=lambda row: True)
+            for row in rows:
+                shard.put(row)
+            receipt = shard.seal(of=of)
+        receipts.append(receipt)
+    return Prompts(stage, receipts)

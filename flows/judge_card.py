@@ -18,14 +18,16 @@ from typing import Any, Literal
 
 from prefect import flow, task
 
-from flows.collect import JUDGE, SHARD, StageFailed
+from flows.conduct import JUDGE
 from flows.facts import versions
+from flows.failures import StageFailed
 from flows.gold import Asked, ask, cost_of, judged_items, plan
 from flows.load import figures, metered
 from flows.progress import display
 from flows.readings import Readings
 from flows.stage import fill
 from flows.subject import Subject, model_name
+from flows.tasks import SHARD
 from judges.canaries import best_of
 from judges.card import GoldFacts, make_card, status_counts
 from judges.gold import Gold, GoldItem, drawn, load_gold

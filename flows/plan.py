@@ -88,7 +88,7 @@ class Plan:
 def plan(run: Run) -> Plan:
     """Count what is missing. Reads the run's folder and the prompts; asks no model."""
     recipe = run.recipe
-    prompts, _ = gather_prompts(run)
+    prompts = list(gather_prompts(run)[0])
     test = [prompt for prompt in prompts if prompt.meta["split"] == "test"]
     machine = recipe.machine
     if machine is None and any(isinstance(model, Vllm) for model in recipe.models.values()):

@@ -14,7 +14,7 @@ from flows.answers import Answers
 from flows.collect import answer_and_judge, judge_receipts
 from flows.dataset import Judged, judged_prompts
 from flows.facts import Facts
-from flows.inputs import gather_prompts, models_of
+from flows.inputs import Prompts, gather_prompts, models_of
 from flows.load import figures, metered
 from flows.progress import display
 from flows.readings import Readings
@@ -22,14 +22,14 @@ from flows.run import Run
 from pairs.best_of_n import distinct, may_win
 from pairs.candidates import score_of
 from pairs.gain import expected_gain, pool_of
-from records.schema import Dropped, Prompt
+from records.schema import Dropped
 from serving.engine import Engine
 from serving.models import open_models
 
 
 async def collect(
     run: Run, facts: Facts, *, judged: bool = True, again: Collection[str] = ()
-) -> tuple[list[Prompt], list[Dropped], list[Answers]]:
+) -> tuple[Prompts, list[Dropped], list[Answers]]:
     """Prompts, answers and, if asked for, judgements of a run, with the stages' counts in the summary.
 
     `again`: statuses whose judgements are asked anew.
@@ -61,7 +61,7 @@ async def collect(
 
 
 async def in_rounds(
-    run: Run, prompts: list[Prompt], engine: Engine, *, judged: bool = True, again: Collection[str] = ()
+    run: Run, prompts: Prompts, engine: Engine, *, judged: bool = True, again: Collection[str] = ()
 ) -> list[Answers]:
     """Answers and judgements, with as many rounds for each prompt as the recipe's `best_of_n` finds worth it."""
     recipe = run.recipe

@@ -13,7 +13,7 @@ from flows.answers import Answers, Case, cases_of, row_of, side_by_side, stored
 from flows.facts import Facts
 from flows.inputs import gather_prompts
 from flows.recipe import Recipe
-from flows.run import Run, shards
+from flows.run import Run
 from judges.base import Asking, Judge, Verdict
 from judges.jury import Member
 from records.schema import Completion, Prompt, Usage
@@ -27,13 +27,12 @@ async def reparse(recipe: Recipe, out: Path | None = None, store: str | None = N
     with Run.opened(recipe, out, store) as run:
         facts = Facts.of(run)
         prompts, _ = gather_prompts(run)
-        chunks = dict(shards(prompts, recipe.shard_size))
         answers = stored(run)
         counts: dict[str, dict[str, int]] = {}
         for member in recipe.jury.members:
             count = counts[member.name] = {"read": 0, "changed": 0}
             for stage, index, completions in _work(member, answers):
-                read, changed = await _reread(member, stage, index, chunks[index], completions)
+                read, changed = await _reread(member, stage, index, prompts.shard(index), completions)
                 count["read"] += read
                 count["changed"] += changed
         facts.put("reparsed", counts)

@@ -24,7 +24,6 @@ import yaml
 from flows.recipe import Recipe
 from flows.subject import check_judge
 from judges.jury import Member
-from records.schema import Prompt
 from records.store import Stage, exclusive
 from serving.purse import Purse
 from serving.settings import Sampler
@@ -73,12 +72,14 @@ class Run:
     def model_folder(self, stage: str) -> Path:
         return self.folder / "models" / stage
 
-    def prompts_stage(self) -> Stage:
-        return Stage(
-            self.store,
-            "prompts",
-            {"prompts": [source.model_dump(mode="json") for source in self.recipe.prompts]},
-        )
+    def prompts_stage(self, held_out: int | None = None) -> Stage:
+        """The recipe's prompts, or so many held-out ones of them for the evaluation."""
+        asked: dict[str, Any] = {
+            "prompts": [source.model_dump(mode="json") for source in self.recipe.prompts]
+        }
+        if held_out is not None:
+            asked |= {"held_out": held_out, "seed": self.recipe.seed}
+        return Stage(self.store, "prompts", asked)
 
     def completions_stage(self, sampler: Sampler, identity: dict[str, Any] | None = None) -> Stage:
         return Stage(self.store, "completions", self.recipe.asked(sampler, identity))
@@ -101,9 +102,3 @@ class Run:
     def read_json(self, name: str) -> dict[str, Any]:
         path = self.folder / name
         return json.loads(path.read_text()) if path.exists() else {}
-
-
-def shards(prompts: list[Prompt], size: int) -> Iterator[tuple[int, list[Prompt]]]:
-    """The prompts in shards of `size`, numbered."""
-    for index in range(0, len(prompts), size):
-        yield index // size, prompts[index : index + size]

@@ -6,7 +6,7 @@ was not read.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,7 +76,7 @@ class Found:
 
 
 def audit(
-    run: Run, prompts: list[Prompt], answers: list[Answers], oracle: Oracle, *, pairs: bool = True
+    run: Run, prompts: Iterable[Prompt], answers: list[Answers], oracle: Oracle, *, pairs: bool = True
 ) -> Found:
     """Everything that the run holds of its prompts; reads the files, asks nothing. `pairs`: there is a dataset."""
     found = Found()

@@ -24,7 +24,8 @@ class _Guarded:
     @staticmethod
     def Popen(args: list[str], **options: Any) -> "subprocess.Popen[Any]":
         above = [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), str(GRACE)]
-        return subprocess.Popen([*above, *args], **options | {"start_new_session": True})
+        options["start_new_session"] = True
+        return subprocess.Popen([*above, *args], **options)
 
 
 def guard_temporary_server() -> None:

@@ -46,11 +46,13 @@ async def follow(
     step: Step,
     done: Done,
     in_turn: Callable[[str], AbstractAsyncContextManager[None]] | None = None,
+    made_from: Callable[[], Awaitable[str]] | None = None,
 ) -> Receipt:
     """Like `fill`, for a shard whose keys are known bit by bit: each of `arriving` gives some, in the rows' order.
 
     `in_turn`: gives the turn in which those that one of `arriving` gives are asked, one after the other, so that each
     finds in the server's prefix cache what the one before it left there; by the first of their keys. See `Chains`.
+    `made_from`: asked at the end, for the receipt's `of`.
     """
 
     async def work(key: str) -> None:
@@ -71,7 +73,8 @@ async def follow(
 
     async with _committed(shard):
         order = await together(map(row, arriving))
-    return await asyncio.to_thread(shard.seal, [key for keys in order for key in keys])
+        of = await made_from() if made_from else ""
+    return await asyncio.to_thread(shard.seal, [key for keys in order for key in keys], of)
 
 
 class Chains:

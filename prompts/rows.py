@@ -8,15 +8,18 @@ from typing import Any
 
 from prompts.load import PromptError
 
+BATCH = 1000
+"""Rows of a Parquet file in memory at a time."""
+
 Row = tuple[str, dict[str, Any]]
 """Where it stands, for messages, and its fields."""
 
 
-def read_file(path: Path) -> tuple[list[str], list[Row]]:
-    """A file's columns and rows.
+def read_file(path: Path) -> tuple[list[str], Iterator[Row]]:
+    """A file's columns, and its rows as they are read.
 
     Raises:
-        PromptError: an unknown kind of file, or a line that cannot be read.
+        PromptError: an unknown kind of file, or, in whichever pass meets it, a line that cannot be read.
     """
     readers: dict[str, Callable[[Path], Iterator[Row]]] = {
         ".jsonl": _jsonl,
@@ -25,11 +28,15 @@ def read_file(path: Path) -> tuple[list[str], list[Row]]:
     }
     if path.suffix not in readers:
         raise PromptError(f"{path} ends in {path.suffix!r}, wanted one of {', '.join(readers)}")
-    try:
-        rows = list(readers[path.suffix](path))
-    except UnicodeDecodeError as error:
-        raise PromptError(f"{path} is not UTF-8 text: {error}") from error
-    return list(dict.fromkeys(column for _, row in rows for column in row)), rows
+
+    def rows() -> Iterator[Row]:
+        try:
+            yield from readers[path.suffix](path)
+        except UnicodeDecodeError as error:
+            raise PromptError(f"{path} is not UTF-8 text: {error}") from error
+
+    # A JSON line may lack fields that others have, so all are looked at before the first is used.
+    return list(dict.fromkeys(column for _, row in rows() for column in row)), rows()
 
 
 def read_dataset(
@@ -93,9 +100,11 @@ def _parquet(path: Path) -> Iterator[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    number = 0
     try:
-        table = pq.read_table(path)
+        for batch in pq.ParquetFile(path).iter_batches(BATCH):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path.name} row {number}", row
     except pa.ArrowException as error:
         raise PromptError(f"{path} is not a Parquet file: {error}") from error
-    for number, row in enumerate(table.to_pylist(), start=1):
-        yield f"{path.name} row {number}", row

@@ -7,8 +7,11 @@ A row gives a prompt, or `Dropped` where it is empty or was there before. A row 
 everything: its line, the field, the value and what was wanted are in the message.
 """
 
+import hashlib
+import heapq
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -16,9 +19,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from prompts.ifeval import constraints_of
 from prompts.load import ROOT, PromptError
-from prompts.rows import read_dataset, read_file
+from prompts.rows import Row, read_dataset, read_file
 from records.base import Strict
-from records.ids import chance, prompt_id
+from records.ids import chance, fingerprint, prompt_id
 from records.schema import Dropped, Message, Prompt
 
 Split = Literal["train", "test"]
@@ -31,6 +34,7 @@ IFEVAL = ("instruction_id_list", "kwargs")
 """Columns of IFEval's layout, which become `constraints` wherever both exist."""
 
 STAGE = "prompts"
+COMMIT = re.compile("[0-9a-f]{40}")
 
 
 class PromptSource(Strict):
@@ -94,21 +98,43 @@ def load_prompts(source: PromptSource, beside: Path | None = None) -> Loaded:
     Raises:
         PromptError: the source or one of its rows cannot be read, or no prompt is left.
     """
-    if source.file is not None:
-        path = find_file(source.file, beside)
-        columns, rows = read_file(path)
-        name = source.file
-    else:
-        wanted = {source.messages or source.prompt, *KNOWN, *IFEVAL, *source.meta.values(), *source.where}
-        columns, rows = read_dataset(
-            str(source.dataset), source.config, source.split, source.revision, wanted
-        )
-        name = str(source.dataset)
-    _check_columns(source, columns, name)
-
-    found: dict[str, Prompt] = {}
+    prompts: list[Prompt] = []
     dropped: list[Dropped] = []
-    read = kept = 0
+    for found in read_prompts(source, beside):
+        prompts.append(found) if isinstance(found, Prompt) else dropped.append(found)
+    return Loaded(prompts, dropped)
+
+
+def read_prompts(source: PromptSource, beside: Path | None = None) -> Iterator[Prompt | Dropped]:
+    """Like `load_prompts`, one by one in the source's order: of all of them, only their ids are in memory."""
+    if source.limit is None and source.part is None:
+        yield from _each(source, beside)
+        return
+    ids = [found.id for found in _each(source, beside) if isinstance(found, Prompt)]
+    chosen = set(_dealt(_drawn(ids, source.limit, source.seed), source.part, source.seed))
+    for found in _each(source, beside):
+        if isinstance(found, Dropped) or found.id in chosen:
+            yield found
+
+
+def _drawn(ids: list[str], limit: int | None, seed: int) -> list[str]:
+    if limit is None:
+        return ids
+    return heapq.nsmallest(limit, ids, key=lambda id: (chance(seed, "sample", id).random(), id))
+
+
+def _dealt(ids: list[str], part: tuple[int, int] | None, seed: int) -> list[str]:
+    if part is None:
+        return ids
+    number, parts = part
+    return sorted(ids, key=lambda id: (chance(seed, "part", id).random(), id))[number - 1 :: parts]
+
+
+def _each(source: PromptSource, beside: Path | None) -> Iterator[Prompt | Dropped]:
+    columns, rows, name = _opened(source, beside)
+    _check_columns(source, columns, name)
+    seen: set[int] = set()
+    read = kept = lost = 0
     for where, row in rows:
         read += 1
         if not _matches(source, row):
@@ -119,19 +145,52 @@ def load_prompts(source: PromptSource, beside: Path | None = None) -> Loaded:
             id = prompt_id(messages)
         except UnicodeEncodeError as error:
             raise PromptError(f"{where}: the prompt is not text that UTF-8 can hold: {error}") from error
-        if not messages[-1].content.strip():
-            dropped.append(Dropped(id=id, stage=STAGE, reason="empty_prompt", detail=where))
-        elif id in found:
-            dropped.append(Dropped(id=id, stage=STAGE, reason="duplicate", detail=where))
+        mark = short(id)
+        if not messages[-1].content.strip() or mark in seen:
+            lost += 1
+            reason = "duplicate" if mark in seen else "empty_prompt"
+            yield Dropped(id=id, stage=STAGE, reason=reason, detail=where)
         else:
-            found[id] = Prompt(id=id, messages=messages, source=source.label, meta=_meta(source, row, where))
-    if not found:
+            seen.add(mark)
+            yield Prompt(id=id, messages=messages, source=source.label, meta=_meta(source, row, where))
+    if not seen:
         raise PromptError(
             f"no prompts in {name}: {read} rows, {kept} with {source.where or 'no filter'}, "
-            f"{len(dropped)} dropped as empty or duplicate"
+            f"{lost} dropped as empty or duplicate"
         )
-    prompts = _drawn(list(found.values()), source.limit, source.seed)
-    return Loaded(_dealt(prompts, source.part, source.seed), dropped)
+
+
+def short(id: str) -> int:
+    """The first 64 bits of an id, by which duplicates are told in a fifth of its memory."""
+    return int(id[:16], 16)
+
+
+def _opened(source: PromptSource, beside: Path | None) -> tuple[list[str], Iterator[Row], str]:
+    """Columns, rows and the name for messages."""
+    if source.file is not None:
+        return *read_file(find_file(source.file, beside)), source.file
+    wanted = {source.messages or source.prompt, *KNOWN, *IFEVAL, *source.meta.values(), *source.where}
+    name = str(source.dataset)
+    return *read_dataset(name, source.config, source.split, source.revision, wanted), name
+
+
+def state_of(source: PromptSource, beside: Path | None = None) -> str | None:
+    """Stands for what a source gives: its file's content or its dataset's commit, and the code that reads it.
+
+    None where only reading tells.
+
+    Raises:
+        PromptError: there is no such file.
+    """
+    if source.file is not None:
+        with find_file(source.file, beside).open("rb") as file:
+            return fingerprint(_reader(), hashlib.file_digest(file, "sha256").hexdigest())
+    return fingerprint(_reader(), source.revision) if COMMIT.fullmatch(source.revision or "") else None
+
+
+def _reader() -> list[str]:
+    here = Path(__file__).parent
+    return [(here / name).read_text() for name in ("sources.py", "rows.py", "ifeval.py")]
 
 
 def split_of(prompt_id: str, seed: int, test_fraction: float) -> Split:
@@ -151,23 +210,6 @@ def find_file(file: str, beside: Path | None = None) -> Path:
         if path.is_file():
             return path
     raise PromptError(f"no prompt file {file!r}; looked at {' and '.join(map(str, dict.fromkeys(tried)))}")
-
-
-def _drawn(prompts: list[Prompt], limit: int | None, seed: int) -> list[Prompt]:
-    if limit is None or limit >= len(prompts):
-        return prompts
-    ranked = sorted(prompts, key=lambda p: (chance(seed, "sample", p.id).random(), p.id))
-    chosen = {p.id for p in ranked[:limit]}
-    return [p for p in prompts if p.id in chosen]
-
-
-def _dealt(prompts: list[Prompt], part: tuple[int, int] | None, seed: int) -> list[Prompt]:
-    if part is None:
-        return prompts
-    number, parts = part
-    ranked = sorted(prompts, key=lambda p: (chance(seed, "part", p.id).random(), p.id))
-    own = {p.id for p in ranked[number - 1 :: parts]}
-    return [p for p in prompts if p.id in own]
 
 
 def _check_columns(source: PromptSource, columns: list[str], name: str) -> None:

@@ -41,9 +41,11 @@ from records.schema import RETRYABLE, Usage
 
 __all__ = ["Receipt", "Row", "Shard", "Stage", "StoreError", "exclusive", "replay"]
 
+GATHERED = "gathered.json"
+"""In a folder of prompts: from which state of their sources they were read."""
 REPLACED = "replaced-"
 """How files begin that hold what was asked or read again since; nothing reads them but people."""
-BESIDE = ("asked.json", "read.json")
+BESIDE = ("asked.json", "read.json", GATHERED)
 """Files of a folder that are no receipts."""
 LOOKED_AT = 4
 """Files of earlier runs whose rows stay in memory while answers are taken over."""
@@ -66,6 +68,8 @@ class Receipt(Strict):
     digest: str
     """SHA-256 of the file."""
     usage: Usage
+    of: str = ""
+    """Digest of what the keys were made from, where that is cheaper to compare than the keys."""
 
     @property
     def name(self) -> str:
@@ -164,16 +168,45 @@ class Stage:
         Raises:
             StoreError: the shard's file is gone or is not the one that was sealed.
         """
+        receipt, asked = self.finished(index), digest(list(keys))
+        if receipt is None or (receipt.key_digest != asked and not among):
+            return None
+        data = self._bytes(receipt)
+        return receipt if receipt.key_digest == asked or set(keys) <= set(_final_keys(data)) else None
+
+    def finished(self, index: int, *, key_digest: str = "", of: str = "") -> Receipt | None:
+        """Like `sealed`, by the receipt alone: the digest of the keys, or of what they were made from, is compared.
+
+        What is built on it has to `check` the file.
+        """
         receipt = self.receipt(index)
         if receipt is None or RETRYABLE & receipt.dropped.keys():
             return None
-        if (self.journals / f"{index:05d}.jsonl").exists():
+        if (key_digest and receipt.key_digest != key_digest) or (of and receipt.of != of):
             return None
-        same = receipt.key_digest == digest(list(keys))
-        if not same and not among:
-            return None
-        data = self._bytes(receipt)
-        return receipt if same or set(keys) <= set(_final_keys(data)) else None
+        return None if (self.journals / f"{index:05d}.jsonl").exists() else receipt
+
+    def check(self, receipt: Receipt) -> None:
+        """Compare a sealed shard's file with its receipt.
+
+        Raises:
+            StoreError: it is gone or is not the one that was sealed.
+        """
+        self._bytes(receipt)
+
+    def certify(self, receipt: Receipt, of: str) -> Receipt:
+        """A receipt that also says what its keys were made from."""
+        receipt = receipt.model_copy(update={"of": of})
+        self._put(f"{receipt.index:05d}.json", receipt.model_dump_json(indent=2).encode())
+        return receipt
+
+    def note(self, name: str, content: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        """A small file of the folder's own: written, or read where it is there."""
+        if content is not None:
+            self._put(name, orjson.dumps(content))
+            return content
+        path = f"{self.folder}/{name}"
+        return orjson.loads(self._fs.cat_file(path)) if self._fs.exists(path) else None
 
     def receipt(self, index: int) -> Receipt | None:
         path = f"{self.folder}/{index:05d}.json"
@@ -367,8 +400,10 @@ class Shard:
             self._file = -1
             self.stage._held, self.stage._looked_at = None, {}  # the journal has changed since it was read
 
-    def seal(self, keys: Sequence[str] | None = None) -> Receipt:
-        """Write the Parquet file and its receipt, then let go of the journal. `keys`: the same in another order.
+    def seal(self, keys: Sequence[str] | None = None, of: str = "") -> Receipt:
+        """Write the Parquet file and its receipt, then let go of the journal.
+
+        `keys`: the same in another order. `of`: see `Receipt`.
 
         Raises:
             StoreError: a key has neither an answer nor a reason, or the file cannot be written.
@@ -396,7 +431,8 @@ class Shard:
             ),
             key_digest=digest(self.keys),
             digest=hashlib.sha256(data).hexdigest(),
-            usage=sum((Usage(**a["usage"]) for r in rows for a in r.answers if "usage" in a), Usage()),
+            usage=_used(rows),
+            of=of,
         )
         try:
             self.sync()
@@ -453,15 +489,30 @@ def _age(name: str) -> tuple[bool, str]:
     return not name.startswith("kept-"), name
 
 
+def _used(rows: Sequence[Row]) -> Usage:
+    used: Counter[str] = Counter()
+    for row in rows:
+        for answer in row.answers:
+            used.update(answer.get("usage", {}))
+    return Usage(**used)
+
+
 def _rows(parquet: bytes) -> list[Row]:
-    table = pq.read_table(io.BytesIO(parquet))
+    table = _table(parquet)
     return [Row(r["key"], [_thaw(a) for a in r["answers"]], r["dropped"]) for r in table.to_pylist()]
 
 
+def _table(parquet: bytes, columns: list[str] | None = None) -> pa.Table:
+    """Like `read_table`, which would load Arrow's dataset machinery and wake threads for a few hundred rows."""
+    return pq.ParquetFile(pa.BufferReader(parquet)).read(columns=columns, use_threads=False)
+
+
 def _final_keys(parquet: bytes) -> list[str]:
-    table = pq.read_table(io.BytesIO(parquet), columns=["key", "dropped"])
-    rows = zip(table["key"].to_pylist(), table["dropped"].to_pylist(), strict=True)
-    return [key for key, dropped in rows if Row(key, [], dropped).final]
+    table = _table(parquet, ["key", "dropped"])
+    keys, dropped = table["key"].to_pylist(), table["dropped"]
+    if dropped.null_count == len(keys):
+        return keys
+    return [key for key, why in zip(keys, dropped.to_pylist(), strict=True) if Row(key, [], why).final]
 
 
 def _thaw(answer: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import pytest
 
 import benchmarks
-from flows import collect
+from flows import collect, conduct, tasks
 from flows.answers import Answers
 from flows.inputs import gather_prompts, models_of
 from flows.recipe import Recipe
@@ -70,8 +70,8 @@ async def answered_and_judged(settings: Recipe, out: Path) -> tuple[list[Answers
     run, said = Run.at(settings, out), []
     prompts, _ = gather_prompts(run)
     with (
-        patch.object(collect, "generate_shard", collect.generate_shard.fn),
-        patch.object(collect, "judge_shard", collect.judge_shard.fn),
+        patch.object(conduct, "generate_shard", tasks.generate_shard.fn),
+        patch.object(conduct, "judge_shard", tasks.judge_shard.fn),
         patch.object(collect, "progress_artifact", nullcontext),
     ):
         async with open_models(models_of(settings), run.servers, said.append, settings.machine) as engine:

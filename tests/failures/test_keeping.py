@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows.answers import generate
-from flows.collect import JUDGED
+from flows.failures import JUDGED
 from flows.recipe import Recipe
 from flows.run import Run
 from prompts.sources import PromptSource, load_prompts

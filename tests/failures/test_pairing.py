@@ -1,11 +1,12 @@
 """Scores were turned into the wrong pair, or into one where there is none."""
 
 from collections import Counter
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from flows.run import shards
+from flows.inputs import store_prompts
 from judges.jury import Jury, combine_prompt
 from judges.rating import Rating
 from pairs.best_of_n import SftRow, best_of_n
@@ -14,6 +15,7 @@ from pairs.policies import PairSettings, Policy, make_pairs, pair_all
 from pairs.rows import pair_row
 from pairs.splits import find_leaks
 from records.schema import Dropped, Judgement, Pair
+from records.store import Stage
 from tests.pairs.examples import candidates, completion, prompt
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
@@ -153,11 +155,11 @@ def test_what_is_left_out_is_left_out_in_silence(policy: Policy):
 
 
 @pytest.mark.parametrize(("count", "size"), [(7, 8), (8, 8), (9, 8), (100, 8), (1, 500)])
-def test_the_remainder_of_a_division_vanishes(count: int, size: int):
+def test_the_remainder_of_a_division_vanishes(count: int, size: int, tmp_path: Path):
     """RLHFlow/Online-RLHF, generation/gen_hf2.py:110: shares are cut by integer division, up to 7 prompts are
     lost."""
     prompts = [prompt(f"question {i}") for i in range(count)]
-    assert [p for _, chunk in shards(prompts, size) for p in chunk] == prompts
+    assert list(store_prompts(Stage(tmp_path, "prompts", {}), prompts, size)) == prompts
 
 
 def test_what_is_trained_on_is_evaluated_on():

@@ -10,7 +10,7 @@ import pytest
 
 from flows.card_text import card_text
 from flows.cli import exit_code
-from flows.collect import StageFailed
+from flows.failures import StageFailed
 from flows.judge_card import judge_card
 from flows.preferences import generate_responses
 from flows.recipe import Recipe, RecipeError

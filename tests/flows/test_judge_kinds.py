@@ -10,8 +10,8 @@ import pandas
 import pytest
 
 import judges.critique
-from flows.collect import StageFailed
 from flows.dataset import DatasetError
+from flows.failures import StageFailed
 from flows.plan import plan
 from flows.preferences import build_preferences, judge_responses
 from flows.reparse import reparse
@@ -225,9 +225,11 @@ async def test_a_judge_that_cannot_judge_stops_the_run_before_all_is_asked(tmp_p
         with pytest.raises(StageFailed, match=r"judge critique: 6 of 6 verdicts are none \(6 parse_error\)"):
             await build_preferences(settings, tmp_path)
         generated, judged = counted(fake.asked)
-        assert generated < 24 and judged == 6
+        # the sampler whose shard was judged first may have gone on to its next while the other was judged
+        assert generated < 24 and 6 <= judged <= 9
         await build_stored(settings.model_copy(update={"max_unjudged": 1.0}), tmp_path)
-        assert counted(fake.asked)[1] == 24, "the first six are kept"
+        # what was under way when the run stopped is asked again, nothing else
+        assert 24 <= counted(fake.asked)[1] <= 24 + judged - 6, "the first six are kept"
 
 
 async def build_stored(settings: Any, folder: Path) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from flows.collect import StageFailed
 from flows.dataset import DatasetError
+from flows.failures import StageFailed
 from flows.preferences import build_preferences, generate_responses, judge_responses
 from flows.recipe import Recipe
 from flows.run import Run
@@ -85,12 +85,12 @@ async def test_what_ended_its_server_is_left_out_until_it_is_asked_for(
 
 async def test_a_spent_budget_stops_the_run_with_all_kept_and_the_way_on(tmp_path: Path, prompt_file: Path):
     with fake_model(answer) as fake:
-        with pytest.raises(BudgetSpent, match=r"30 of 30 calls are spent.*--set budget\.calls=60"):
-            await build_preferences(recipe(fake.url, prompt_file, budget={"calls": 30}), tmp_path)
-        assert len(fake.asked) == 30
-        some = recipe(fake.url, prompt_file, budget={"calls": 30, "partial": True})
+        with pytest.raises(BudgetSpent, match=r"40 of 40 calls are spent.*--set budget\.calls=80"):
+            await build_preferences(recipe(fake.url, prompt_file, budget={"calls": 40}), tmp_path)
+        assert len(fake.asked) == 40
+        some = recipe(fake.url, prompt_file, budget={"calls": 40, "partial": True})
         partial = await build_preferences(some, tmp_path)
-        assert len(fake.asked) == 30
+        assert len(fake.asked) == 40
         assert sum(partial["dataset"]["pairs"].values()) > 0
         whole = await build_preferences(recipe(fake.url, prompt_file, budget={"calls": 60}), tmp_path)
         assert len(fake.asked) == 48, "nothing is paid for twice"
