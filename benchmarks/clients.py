@@ -93,7 +93,7 @@ async def loop(recipe: Path) -> dict[str, Any]:
         with (recipe.parent / "loop.jsonl").open("wb") as out:
 
             async def ask(name: str, body: dict[str, Any]) -> dict[str, Any]:
-                url, data = f"{models[name].base_url}/chat/completions", orjson.dumps(body)
+                url, data = f"{models[name].addresses[0]}/chat/completions", orjson.dumps(body)
                 async with sessions[name].post(
                     url, data=data, headers={"content-type": "application/json"}
                 ) as reply:

@@ -232,7 +232,7 @@ async def tokens(requests: Sequence[Request], model: Endpoint) -> list[list[Any]
     if model.dialect == "vllm":
         texts = [shown(body) for body in bodies]
         return [[text[i : i + LETTERS] for i in range(0, len(text), LETTERS)] for text in texts]
-    root, found = model.base_url.removesuffix("/v1"), []
+    root, found = model.addresses[0].removesuffix("/v1"), []
     async with aiohttp.ClientSession() as session:
         for body in bodies:
             async with session.post(f"{root}/apply-template", json={"messages": body["messages"]}) as reply:

@@ -139,6 +139,7 @@ async def generate(
             n=wanted - first,
             seed=seed_of(sampler.seed, asked, prompt.id, *((first,) if first else ())),
             stop=sampler.stop,
+            about=prompt.id,
         )
         try:
             reply = await chat(request)

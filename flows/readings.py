@@ -16,7 +16,7 @@ from typing import Any
 from flows.recipe import RecipeError
 from records.store import Stage
 from serving.chat import Chat, Reply, Request
-from serving.models import key_of
+from serving.endpoints import key_of
 from serving.probe import probe
 from serving.settings import Endpoint, Model
 from serving.way import Way, declared, needs, reading, through
@@ -70,7 +70,7 @@ class Readings:
 
     async def _find(self, name: str) -> Way:
         model = self._models[name]
-        where = {"model": model.model, "base_url": getattr(model, "base_url", None)}
+        where = model.model_dump(mode="json", include={"model", "base_url"})
         kept = self.known.get(name) or {}
         way = declared(model)
         if way is None and {key: kept.get(key) for key in where} == where and kept.get("found") == "probe":

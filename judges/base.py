@@ -122,7 +122,8 @@ class Asking:
         return reply
 
     async def __call__(self, prompt: Prompt, completions: Sequence[Completion], aspect: str) -> list[Verdict]:
-        requests = self.requests(prompt, completions, aspect)
+        asked = self.requests(prompt, completions, aspect)
+        requests = [replace(request, about=prompt.id) for request in asked]
         if requests and self.chat is None:
             raise ValueError(f"{type(self).__name__} has no model to ask")
         replies = await ask_all(self.chat, requests) if self.chat else []

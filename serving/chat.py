@@ -32,6 +32,8 @@ class Request:
     """Alternatives per token whose log-probabilities come back; 0 asks for none."""
     score: bool = False
     """Asks a sequence classifier for its raw scores of the conversation instead of an answer."""
+    about: str = ""
+    """The prompt's id. What is asked about one prompt goes to one replica of the model; no server is told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,16 @@
 """One asyncio loop, one lane per model: how many requests are at a model, in which order, and what is asked again.
 
-A lane admits requests by priority (later stages first, so rows that are open get finished), never more than its limit
-at a time, and not faster than the endpoint's requests and tokens per minute. The limit follows the endpoint, see
-`serving.limits`. The lane alone retries a request; what it gives up on is the caller's to drop.
+A lane admits requests by priority (later stages first, so rows that are open get finished), never more than the limit
+of each of its model's servers at a time, and not faster than the endpoint's requests and tokens per minute. A limit
+follows its server, see `serving.limits`; which of several is asked, `serving.replicas` says. The lane alone retries a
+request; what it gives up on is the caller's to drop.
 """
 
 import asyncio
-import heapq
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -18,10 +18,11 @@ from records.schema import Usage
 from serving.chat import Chat, Reply, Request
 from serving.client import Retry, Transport
 from serving.errors import RequestFailed, ServingError
-from serving.late import Seconds
-from serving.limits import FIRST, START, Queue, Refusals, steer
+from serving.gate import Gate
+from serving.limits import Queue
 from serving.purse import Cost, Prices, Purse
 from serving.rates import Booking, PerMinute
+from serving.replicas import FAILURES, Look, Reach, Replica, Replicas
 from serving.suspects import Case, Suspects
 from serving.turns import Turns
 
@@ -48,103 +49,49 @@ class LaneStats:
     """Seconds with at least one request at the model."""
 
 
-class Gate:
-    """Lets `limit` holders in at a time, the lowest priority number first, first come first served within one."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.running = float(limit), 0
-        self._waiting: list[tuple[float, int, asyncio.Future[None]]] = []
-        self._arrivals = 0
-        self._shut_until = 0.0
-        self._opening: asyncio.TimerHandle | None = None
-
-    @property
-    def waiting(self) -> int:
-        return len(self._waiting)
-
-    async def enter(self, priority: float) -> None:
-        if self.running < int(self.limit) and not self._waiting and self.shut_for <= 0:
-            self.running += 1
-            return
-        self._arrivals += 1
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (priority, self._arrivals, turn))
-        self.admit()
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.leave()
-            raise
-
-    def leave(self) -> None:
-        self.running -= 1
-        self.admit()
-
-    def shut(self, seconds: float) -> None:
-        """Let nobody in for so long, at least; those who are in stay."""
-        until = time.monotonic() + seconds
-        if until > self._shut_until:
-            self._shut_until = until
-            if self._opening is not None:
-                self._opening.cancel()
-            self._opening = asyncio.get_running_loop().call_later(seconds, self.admit)
-
-    @property
-    def shut_for(self) -> float:
-        """Seconds until it opens; 0 or less: it is open."""
-        return self._shut_until - time.monotonic()
-
-    def admit(self) -> None:
-        if self._shut_until and self.shut_for > 0.001:  # a timer may be early by its clock's resolution
-            return
-        while self._waiting and self.running < int(self.limit):
-            turn = heapq.heappop(self._waiting)[2]
-            if not turn.done():
-                self.running += 1
-                turn.set_result(None)
-
-
 class Lane:
     """The way to one model."""
 
     def __init__(
         self,
         name: str,
-        connect: Callable[[], Awaitable[Transport]],
+        connect: Callable[[], Awaitable[Transport]] | Sequence[Reach],
         limit: int,
         *,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         recover: Callable[[], Awaitable[None]] | None = None,
-        look: Callable[[], Awaitable[Queue | None]] | None = None,
+        look: Look | None = None,
         pause: float = 0.5,
         copies: bool = False,
     ) -> None:
-        """`connect` is called at the first request, so a model nobody asks is never started.
+        """`connect` is called at the first request, so a model nobody asks is never started; or the servers of a model
+        that has several, each of which is given up to `limit` requests at a time.
 
         `look` tells how long the server's own queue is; where there is one, the limit follows it, up to `limit`.
         `recover` is called when the model cannot be reached: it restarts a managed server, or raises `ServingError`.
         `pause`: seconds before the first repeat; doubled for each further one.
         `copies`: a late request may be sent a second time where there is room, see `serving.late`.
         """
-        self.name, self.gate, self.stats = name, Gate(min(limit, START if look else FIRST)), LaneStats()
-        self._refusals = Refusals(self.gate, pause, 0.0 if look else limit, look is not None)
-        self._connect, self._recover, self._pause = connect, recover, pause
-        self._look, self._cap = look, limit
-        self._seconds = Seconds(self.gate, self._copied) if copies else None
-        self._tending: list[asyncio.Task[None]] = []
+        reached = [Reach(name, connect, look)] if callable(connect) else connect
+        self.name, self.stats, self._recover, self._pause = name, LaneStats(), recover, pause
+        self.replicas = Replicas(
+            name, [Replica(one, limit, pause, self._copied if copies else None) for one in reached]
+        )
         self._requests = PerMinute(requests_per_minute) if requests_per_minute else None
         self._tokens = PerMinute(tokens_per_minute) if tokens_per_minute else None
         self.suspects: Suspects | None = None
         """Of the managed server behind this lane."""
         self.purse: Purse | None = None
         self.prices = Prices()
-        self._transport: Transport | None = None
-        self._opening = asyncio.Lock()
         self._letters = 0
         """Of all prompts whose tokens are in the usage."""
         self._busy_since = 0.0
+
+    @property
+    def gate(self) -> Gate | Replicas:
+        """How many are at the model, wait before it and may be there, all servers together."""
+        return self.replicas.all[0].gate if len(self.replicas.all) == 1 else self.replicas
 
     async def ask(self, request: Request, priority: int = 0) -> Reply:
         """One answer.
@@ -160,11 +107,13 @@ class Lane:
 
     async def _ask(self, request: Request, priority: float, case: Case | None = None) -> Reply:
         tries, first = 0, True
+        failed: list[Replica] = []
         while True:
-            start, cause = await self._enter(priority - (0 if first else AGAIN), case), ""
+            replica, start = await self._enter(request, priority - (0 if first else AGAIN), case, failed)
+            cause = ""
             self._started()
             try:
-                return await self._once(request)
+                return await self._once(replica, request)
             except Retry as why:
                 failure, first, cause = why, False, why.cause
             except RequestFailed:
@@ -174,12 +123,17 @@ class Lane:
                 if case is not None and self.suspects is not None:
                     self.suspects.came_back(case, start, cause)
                 self._ended()
-                self.gate.leave()
+                if cause:
+                    self.replicas.failed(replica, cause, request)
+                replica.gate.leave()
             self.stats.retries[failure.cause] += 1
+            if self._moves(replica, failure, failed):
+                tries = max(tries, 1)
+                continue
             tries += not failure.shut  # where others get answers, this one waits for its turn
             if self._recover and failure.cause in ("connect", "connection", "timeout"):
                 await self._recover()
-            if tries >= TRIES or self._refusals.silent >= TRIES:
+            if tries >= TRIES or all(one.refusals.silent >= TRIES for one in self.replicas.up()):
                 break
             if not (failure.shut or (tries == 1 and failure.cause in BRIEF)):
                 pause = min(30.0, self._pause * 2 ** (tries - 1)) * random.uniform(0.5, 1.0)
@@ -192,8 +146,18 @@ class Lane:
             raise ServingError(f"{ended}, and nobody else got an answer either; what was answered is kept")
         raise RequestFailed("transport_error", ended)
 
-    async def _enter(self, priority: float, case: Case | None) -> int:
-        """Into the gate, when it is this request's turn; the number of the managed server's start.
+    def _moves(self, replica: Replica, failure: Retry, failed: list[Replica]) -> bool:
+        """Whether a request whose server is gone goes to another one at once. Each is gone but once for a request."""
+        if failure.cause not in FAILURES:
+            return False
+        others = [one for one in self.replicas.up() if one is not replica and one not in failed]
+        failed[:] = [*failed, replica] if others else []
+        return bool(others) and failure.cause in ("connect", "connection")
+
+    async def _enter(
+        self, request: Request, priority: float, case: Case | None, failed: Sequence[Replica]
+    ) -> tuple[Replica, int]:
+        """A place at a server, when it is this request's turn, and the number of a managed server's start.
 
         Raises:
             RequestFailed: the server died of it.
@@ -201,12 +165,12 @@ class Lane:
         while True:
             if case is not None and self.suspects is not None:
                 self._judge(case)
-            await self.gate.enter(priority)
+            replica = await self.replicas.enter(priority, request.about, failed)
             if case is None or self.suspects is None:
-                return 0
+                return replica, 0
             if self.suspects.may_go(case):
-                return self.suspects.go(case)
-            self.gate.leave()
+                return replica, self.suspects.go(case)
+            replica.gate.leave()
             await self.suspects.turn()
 
     def _judge(self, case: Case) -> None:
@@ -217,15 +181,15 @@ class Lane:
             self.stats.failed += 1
             raise
 
-    async def _once(self, request: Request) -> Reply:
-        transport = await self._open()
-        booked = await self._hold_back(request)
+    async def _once(self, replica: Replica, request: Request) -> Reply:
+        transport = await replica.open()
+        booked = await self._hold_back(replica, request)
         if self.purse is None:
-            return await self._send(transport, request, booked)
+            return await self._send(replica, transport, request, booked)
         most = await self.purse.hold(self.prices.most(request))
         cost = most  # what was lost on the way may have been worked on, and is paid for
         try:
-            reply = await self._send(transport, request, booked)
+            reply = await self._send(replica, transport, request, booked)
             cost = self.prices.of(reply.usage)
             return reply
         except Retry as why:
@@ -238,24 +202,28 @@ class Lane:
         finally:
             self.purse.settle(most, cost)
 
-    async def _send(self, transport: Transport, request: Request, booked: Booking | None) -> Reply:
-        sent = self._refusals.sent()
+    async def _send(
+        self, replica: Replica, transport: Transport, request: Request, booked: Booking | None
+    ) -> Reply:
+        refusals = replica.refusals
+        sent = refusals.sent()
         try:
-            if self._seconds is None:
+            if replica.seconds is None:
                 reply = await transport.ask(request)
             else:
-                reply = await self._seconds.ask(partial(transport.ask, request))
+                reply = await replica.seconds.ask(partial(transport.ask, request))
         except Retry as why:
             if why.overload:
-                why.shut = self._refusals.refused(sent, why.after)
+                why.shut = refusals.refused(sent, why.after)
                 self._correct(booked, 0)
             else:
-                self._refusals.lost(sent)
+                refusals.lost(sent)
             raise
         except BaseException:
-            self._refusals.lost(sent)
+            refusals.lost(sent)
             raise
-        self._refusals.answered(sent)
+        refusals.answered(sent)
+        self.replicas.answered(replica)
         usage = reply.usage
         self._letters += _letters(request) if usage.prompt_tokens else 0
         self._correct(booked, usage.prompt_tokens + usage.completion_tokens)
@@ -265,33 +233,19 @@ class Lane:
 
     def spend_from(self, purse: Purse) -> None:
         """Send nothing that the purse does not hold."""
-        self.purse, self._seconds = purse, None
+        self.purse = purse
+        for one in self.replicas.all:
+            one.seconds = None
 
     def feel_its_way(self) -> None:
-        """The server turned out not to tell its queue: only what it refuses says how much it takes."""
-        self.gate.limit = float(min(self._cap, FIRST))
-        self._refusals = Refusals(self.gate, self._pause, self._cap, told=False)
+        """The servers turned out not to tell their queues: only what they refuse says how much they take."""
+        for one in self.replicas.all:
+            one.feel_its_way()
 
     async def close(self) -> None:
-        for task in self._tending:
-            task.cancel()
-        self._tending = []
-        if self._transport is not None:
-            await self._transport.close()
-            self._transport = None
+        await self.replicas.close()
 
-    async def _open(self) -> Transport:
-        if self._transport is None:
-            async with self._opening:
-                if self._transport is None:
-                    self._transport = await self._connect()
-                    if self._look is not None:
-                        self._tending.append(asyncio.create_task(steer(self.gate, self._cap, self._look)))
-                    if self._seconds is not None:
-                        self._tending.append(asyncio.create_task(self._seconds.watch()))
-        return self._transport
-
-    async def _hold_back(self, request: Request) -> Booking | None:
+    async def _hold_back(self, replica: Replica, request: Request) -> Booking | None:
         """Wait until the endpoint may be sent this; the tokens it takes at most are booked."""
         if self._requests:
             await self._requests.take(1)
@@ -300,7 +254,7 @@ class Lane:
             used = self.stats.usage.prompt_tokens
             per_letter = used / self._letters if self._letters else 1 / LETTERS_PER_TOKEN
             booked = await self._tokens.take(_letters(request) * per_letter + request.max_tokens * request.n)
-        while (wait := self.gate.shut_for) > 0:
+        while (wait := replica.gate.shut_for) > 0:
             await asyncio.sleep(wait)
         return booked
 
@@ -312,8 +266,10 @@ class Lane:
         self.stats.retries["late"] += 1
 
     async def queue(self) -> Queue | None:
-        """What the server says of its queue, where it does and is asked anything."""
-        return await self._look() if self._look is not None and self.gate.running else None
+        """What the servers say of their queues, where they do and are asked anything."""
+        looks = [one.reach.look for one in self.replicas.all if one.gate.running]
+        found = [queue for look in looks if look is not None and (queue := await look()) is not None]
+        return Queue(sum(q.running for q in found), sum(q.waiting for q in found)) if found else None
 
     def _started(self) -> None:
         self.stats.sent += 1

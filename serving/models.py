@@ -3,23 +3,20 @@
 import asyncio
 import functools
 import logging
-import os
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import aiohttp
-
-from serving.client import OpenAITransport, PlainTransport, Transport
+from serving.client import PlainTransport, Transport
+from serving.endpoints import check_endpoints, endpoint_lane
 from serving.engine import Engine, Lane
-from serving.errors import ServingError, WrongModel
+from serving.errors import ServingError
 from serving.gpus import detect, needs_of, read_ahead
 from serving.limits import Queue
+from serving.metrics import queue_at, token_count
 from serving.placement import Machine
-from serving.probe import dialect_of
 from serving.purse import Prices, Purse
 from serving.restrict import Dialect
 from serving.settings import Adapter, Classifier, Endpoint, LlamaCpp, Model, Vllm
@@ -199,36 +196,6 @@ class Managed:
         )
 
 
-COUNTERS = r"^(?:vllm:(?:prompt|generation)_tokens_total|llamacpp:(?:prompt_tokens|tokens_predicted)_total)\S* (\S+)$"
-QUEUE = r"^vllm:num_requests_(running|waiting)(?:\{\S*\})? (\S+)$"
-
-
-async def token_count(base_url: str) -> float | None:
-    """Tokens a server has read and written so far, from its /metrics; None where it does not answer."""
-    text = await _metrics(base_url)
-    return None if text is None else sum(float(value) for value in re.findall(COUNTERS, text, re.MULTILINE))
-
-
-async def queue_at(base_url: str) -> Queue | None:
-    """How many requests a vLLM server runs and lets wait, from its /metrics; None where it does not say."""
-    found = {"running": 0.0, "waiting": 0.0}
-    values = re.findall(QUEUE, await _metrics(base_url) or "", re.MULTILINE)
-    for name, value in values:
-        found[name] += float(value)
-    return Queue(**found) if values else None
-
-
-async def _metrics(base_url: str) -> str | None:
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LOOK)) as session,
-            session.get(base_url.removesuffix("/v1") + "/metrics") as response,
-        ):
-            return await response.text()
-    except (aiohttp.ClientError, OSError, TimeoutError, UnicodeDecodeError):
-        return None
-
-
 def _dialect(model: Model) -> Dialect:
     return "llamacpp" if isinstance(model, LlamaCpp) else "vllm"
 
@@ -264,7 +231,7 @@ async def open_models(
         if isinstance(model, LlamaCpp | Vllm):
             build = _builder(name, model, folder, adapters.get(name, {}), turns)
             managed[name] = Managed(name, build, say, turn=functools.partial(turns.wait_any, name))
-    checked = Once(lambda: _check_endpoints(models))
+    checked = Once(lambda: check_endpoints(models))
     try:
         for name, model in models.items():
             lanes[name] = lane = _lane(name, model, managed, checked)
@@ -336,66 +303,9 @@ class Once:
         await asyncio.shield(self._running)
 
 
-async def _check_endpoints(models: dict[str, Model]) -> None:
-    """Before the first request to any model: every address answers, so that no other model is paid for nothing."""
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
-        for name, model in models.items():
-            if not isinstance(model, Endpoint):
-                continue
-            for pause in (1, 3, None):
-                try:
-                    async with session.get(f"{model.base_url}/models"):
-                        break
-                except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                    if pause is None:
-                        raise WrongModel(
-                            f"models.{name}.base_url: cannot reach {model.base_url}: {error}"
-                        ) from error
-                    await asyncio.sleep(pause)
-
-
-def key_of(name: str, endpoint: Endpoint) -> str | None:
-    """The endpoint's key.
-
-    Raises:
-        WrongModel: its environment variable is not set.
-    """
-    if endpoint.key_env is None:
-        return None
-    if not (key := os.environ.get(endpoint.key_env)):
-        raise WrongModel(f"models.{name}.key_env: the environment variable {endpoint.key_env} is not set")
-    return key
-
-
 def _lane(name: str, model: Model, managed: dict[str, Managed], checked: Once) -> Lane:
     if isinstance(model, Endpoint):
-        key = key_of(name, model)
-        endpoint, steered = model, model.client == "plain" and model.dialect in ("vllm", "auto")
-
-        async def connect_endpoint() -> Transport:
-            nonlocal steered
-            await checked()
-            if endpoint.client == "openai":
-                return OpenAITransport(endpoint.base_url, endpoint.model, key, endpoint.timeout)
-            dialect, limit = await dialect_of(endpoint, key), endpoint.max_in_flight
-            if steered and dialect != "vllm":  # it has no queue to steer by
-                steered = False
-                lane.feel_its_way()
-            return PlainTransport(endpoint.base_url, endpoint.model, dialect, key, endpoint.timeout, limit)
-
-        async def look_at_endpoint() -> Queue | None:
-            return await queue_at(endpoint.base_url) if steered else None
-
-        lane = Lane(
-            name,
-            connect_endpoint,
-            model.max_in_flight,
-            look=look_at_endpoint if steered else None,
-            requests_per_minute=model.requests_per_minute,
-            tokens_per_minute=model.tokens_per_minute,
-            copies=endpoint.dialect == "vllm" and not (endpoint.price_in or endpoint.price_out),
-        )
-        return lane
+        return endpoint_lane(name, model, checked)
     if isinstance(model, Classifier):
         classifier = model
 

@@ -29,33 +29,36 @@ async def dialect_of(endpoint: Endpoint, key: str | None) -> Dialect:
         return "openai"
     if endpoint.dialect != "auto":
         return endpoint.dialect
-    try:
-        async with _session(key) as session, session.get(f"{endpoint.base_url}/models") as response:
-            rows = (await response.json(content_type=None)).get("data") or []
-            owners = {row.get("owned_by") for row in rows}
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError, AttributeError):
-        return "openai"
-    return "vllm" if "vllm" in owners else "llamacpp" if "llamacpp" in owners else "openai"
+    for address in endpoint.addresses:
+        try:
+            async with _session(key) as session, session.get(f"{address}/models") as response:
+                rows = (await response.json(content_type=None)).get("data") or []
+                owners = {row.get("owned_by") for row in rows}
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, AttributeError):
+            continue
+        return "vllm" if "vllm" in owners else "llamacpp" if "llamacpp" in owners else "openai"
+    return "openai"
 
 
 async def probe(endpoint: Endpoint, key: str | None) -> Way:
-    """Ask the endpoint what it can, in two requests.
+    """Ask the endpoint what it can, in two requests; where it has several addresses, the first that answers.
 
     Raises:
         WrongModel: the key or the model is refused, or there is no answer at all.
     """
     dialect = await dialect_of(endpoint, key)
     async with _session(key) as session:
+        address = await _alive(session, endpoint)
         choice = Request(SKY, 1.0, 1.0, 8, n=2, choices=("7", "9"))
-        sky = await _ask(session, endpoint, choice, dialect)
+        sky = await _ask(session, endpoint, address, choice, dialect)
         restricts = bool(sky) and all(one.text.strip() in choice.choices for one in sky)
         # llama.cpp gives as many at once as it has slots, which is not known here
         several = dialect != "llamacpp" and sky is not None and len(sky) == choice.n
         digit = Request(DIGIT, 0.0, 1.0, 1, labels=NUMBERS, top_logprobs=20)
         fields = {}
         if dialect == "vllm":
-            fields = await Labels(endpoint.base_url, endpoint.model).wanted(session, digit)
-        said = await _ask(session, endpoint, digit, dialect, fields)
+            fields = await Labels(address, endpoint.model).wanted(session, digit)
+        said = await _ask(session, endpoint, address, digit, dialect, fields)
     given = said[0].tokens[0].alternatives if said and said[0].tokens else {}
     logprobs = "none" if not given else "likeliest"
     ids = fields.get("logprob_token_ids", ())
@@ -69,23 +72,40 @@ def _session(key: str | None) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120), headers=headers)
 
 
+async def _alive(session: aiohttp.ClientSession, endpoint: Endpoint) -> str:
+    for address in endpoint.addresses[:-1]:
+        if await unreachable(session, address) is None:
+            return address
+    return endpoint.addresses[-1]
+
+
+async def unreachable(session: aiohttp.ClientSession, address: str) -> Exception | None:
+    """What keeps a server from answering; None: it answers."""
+    try:
+        async with session.get(f"{address}/models"):
+            return None
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        return error
+
+
 async def _ask(
     session: aiohttp.ClientSession,
     endpoint: Endpoint,
+    address: str,
     request: Request,
     dialect: Dialect,
     more: dict[str, Any] | None = None,
 ) -> tuple[Choice, ...] | None:
     """The answers, however many came; None where the server will not have such a request."""
     body = orjson.dumps(body_of(request, endpoint.model, dialect) | (more or {}))
-    url, headers = f"{endpoint.base_url}/chat/completions", {"content-type": "application/json"}
+    url, headers = f"{address}/chat/completions", {"content-type": "application/json"}
     for attempt in range(TRIES):
         try:
             async with session.post(url, data=body, headers=headers) as response:
                 text = await response.read()
             if response.status != 200:
                 said = text.decode(errors="replace")
-                raise refusal_of(response.status, said, response.headers, endpoint.base_url)
+                raise refusal_of(response.status, said, response.headers, address)
             data = orjson.loads(text)
             return unwrapped(read_reply(data, len(data["choices"])), request, dialect).choices
         except RequestFailed:
@@ -94,6 +114,6 @@ async def _ask(
             if attempt == TRIES - 1:
                 if isinstance(error, Retry) and error.cause == "500":
                     return None  # some servers answer so to a field they do not know
-                raise WrongModel(f"{endpoint.base_url} does not answer: {error}") from error
+                raise WrongModel(f"{address} does not answer: {error}") from error
             await asyncio.sleep(2.0**attempt / 2)
     return None

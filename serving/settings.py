@@ -7,7 +7,7 @@ model does: addresses, slots, timeouts and limits can change between two halves 
 import os
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from records.base import Strict
 
@@ -46,6 +46,9 @@ class Throughput(Strict):
     """Answer tokens per second, all requests together."""
     start: float = Field(default=0, ge=0)
     """Seconds from its start until it answers."""
+
+
+Address = Annotated[str, Field(pattern=r"^https?://")]
 
 
 class Serving(Strict):
@@ -140,8 +143,11 @@ class Endpoint(Serving):
     """An address that already exists: vLLM, OpenAI, any compatible server. Never started or stopped by us."""
 
     kind: Literal["endpoint"] = "endpoint"
-    base_url: str = Field(pattern=r"^https?://")
-    """Up to and including /v1."""
+    base_url: Address | tuple[Address, ...]
+    """Up to and including /v1. A list: servers of one and the same model. What is asked about one prompt goes to one of
+    them, so that its cache is used; one that fails is left out until it answers again."""
+    max_in_flight: int = Field(default=64, ge=1)
+    """Requests at each address at one time, at most."""
     key_env: str | None = None
     """Name of the environment variable that holds the key; the key itself is never in a recipe."""
     client: Literal["plain", "openai"] = "plain"
@@ -158,6 +164,17 @@ class Endpoint(Serving):
     """Per million prompt tokens."""
     price_out: float = Field(default=0, ge=0)
     """Per million answer tokens."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return (self.base_url,) if isinstance(self.base_url, str) else self.base_url
+
+    @field_validator("base_url", mode="after")
+    @classmethod
+    def _each_once(cls, base_url: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not base_url or (not isinstance(base_url, str) and len(set(base_url)) < len(base_url)):
+            raise ValueError(f"wanted one address or more, each once; got {list(base_url)}")
+        return base_url
 
 
 class Classifier(Serving):

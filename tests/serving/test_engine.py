@@ -8,8 +8,9 @@ import pytest
 
 from serving.chat import Request
 from serving.client import OpenAITransport, PlainTransport, Transport, body_of
-from serving.engine import TRIES, Gate, Lane
+from serving.engine import TRIES, Lane
 from serving.errors import RequestFailed, ServingError
+from serving.gate import Gate
 from tests.fake_model import Answer, Fake, Fault, fake_model
 
 ASK = Request(({"role": "user", "content": "hello"},), temperature=0.5, top_p=0.9, max_tokens=8, seed=3)

@@ -11,10 +11,11 @@ from benchmarks.simulator import simulator
 from flows.stage import together
 from serving.chat import Request
 from serving.client import LONGEST_WAIT, PlainTransport, Transport, wait_of
-from serving.engine import Gate, Lane
+from serving.engine import Lane
 from serving.errors import ServingError
+from serving.gate import Gate
 from serving.limits import Queue, Refusals, steer
-from serving.models import queue_at
+from serving.metrics import queue_at
 from tests.fake_model import Fault, fake_model
 
 
@@ -183,7 +184,7 @@ async def test_the_servers_own_queue_steers_the_limit(
 
 async def test_a_server_with_more_slots_than_usual_is_filled(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(serving.limits, "LOOK", 0.05)
-    monkeypatch.setattr("serving.engine.START", 16)
+    monkeypatch.setattr("serving.replicas.START", 16)
     with simulator(slots=64, speed=4, mean=200) as model:
 
         async def connect() -> Transport:

@@ -10,7 +10,7 @@ from serving.client import PlainTransport, Transport
 from serving.engine import Engine, Lane
 from serving.limits import Queue
 from serving.meter import POINTS, Meter, watched
-from serving.models import queue_at
+from serving.metrics import queue_at
 from serving.purse import Prices
 
 
