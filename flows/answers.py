@@ -29,8 +29,15 @@ class Answers:
     receipts: dict[int, Receipt] = field(default_factory=dict)
     judged: dict[str, dict[int, Receipt]] = field(default_factory=dict)
     """Judge -> shard -> receipt."""
+    aspects: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Judge -> the aspects that count; its folder may hold more."""
     rounds: Mapping[str, int] = field(default_factory=dict)
     """Prompt's id -> times the sampler's n that count; 1 where there is none. The folder may hold more."""
+
+    @property
+    def imported(self) -> bool:
+        """Its answers were brought in and keep the names of the models that wrote them; there are no others."""
+        return "imported" in self.identity
 
     def wanted(self, prompt: str) -> int:
         """Answers of a prompt that count."""
@@ -45,6 +52,8 @@ class Answers:
 
     def completions_of(self, row: Row) -> list[Completion]:
         """One prompt's completions, as one row holds them; no more than are wanted."""
+        if self.imported:
+            return [Completion.model_validate(answer) for answer in row.answers]
         name = {"model": self.sampler.name}
         return [Completion.model_validate(answer | name) for answer in row.answers[: self.wanted(row.key)]]
 
@@ -54,6 +63,8 @@ class Answers:
         for name, receipts in self.judged.items():
             for row in self.judge_stages[name].rows(receipts[index]):
                 for answer in row.answers:
+                    if answer["aspect"] not in self.aspects[name]:
+                        continue
                     judgement = Judgement.model_validate(answer | {"judge": name})
                     found.setdefault(judgement.completion_id, []).append(judgement)
         return found
@@ -81,6 +92,7 @@ def stages_of(
             known.get(sampler.name) or run.recipe.models[sampler.model].identity,
             stage,
             {m.name: shared.get(m.name) or run.judgements_stage(m, [stage.fingerprint]) for m in members},
+            aspects={m.name: m.aspects for m in members},
         )
         for sampler, stage in zip(samplers, stages, strict=True)
     ]

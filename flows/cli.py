@@ -426,6 +426,36 @@ def show(
     answer(work, json, text)
 
 
+DATASET = "A .jsonl or .parquet file, a folder of them, or a dataset of the Hugging Face Hub."
+Dataset = Annotated[str, typer.Argument(metavar="DATASET", help=DATASET)]
+Revision = Annotated[
+    str | None, typer.Option(metavar="COMMIT", help="Of a dataset of the Hub; default: the newest.")
+]
+
+
+@app.command("import")
+def import_(
+    dataset: Dataset,
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="Names the run that it becomes.")],
+    revision: Revision = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """A published preference dataset as a run, to pair it anew, judge more of it or add answers. Asks no model."""
+
+    def work() -> dict[str, Any]:
+        from flows.imports import import_dataset
+
+        return import_dataset(dataset, name, out, revision)
+
+    def text(found: dict[str, Any]) -> str:
+        from flows.imports import import_text
+
+        return import_text(found)
+
+    answer(work, json, text)
+
+
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as runs/quickstart.")]
 
 

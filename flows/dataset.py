@@ -1,6 +1,6 @@
 """Stored judgements -> scores -> pairs and best-of-n rows -> dataset folder. Asks no model, so policies are free."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -43,7 +43,7 @@ def judged_prompts(run: Run, prompts: Iterable[Prompt], answers: list[Answers]) 
     jury = run.recipe.jury
     rounds = answers[0].rounds if answers else {}
     cases = [Judged(prompt, [], {}, rounds.get(prompt.id, 1)) for prompt in prompts]
-    per_round = {own.sampler.name: own.sampler.n for own in answers}
+    per_round = {own.sampler.name: own.sampler.n for own in answers if not own.imported}
     wrote = {member.name: authors(run, member, answers) for member in jury.members}
     found: list[list[Completion]] = [[] for _ in cases]
     for own in answers:
@@ -65,7 +65,8 @@ def judged_prompts(run: Run, prompts: Iterable[Prompt], answers: list[Answers]) 
         scores = combine_prompt(case.judgements, jury, own)
         for completion in together:
             score = scores[completion.id]
-            number = completion.sample // per_round[completion.model] + 1
+            each = per_round.get(completion.model)
+            number = completion.sample // each + 1 if each else 1
             case.candidates.append(Candidate(completion, score.value, score.spread, score.why, number))
     return cases
 
@@ -129,7 +130,7 @@ def build_dataset(
         else:
             pairs[split], own = pair_all(((c.prompt, c.candidates) for c in side), recipe.pairs)
             lost += own
-    failures: dict[str, Counter[str]] = {sampler.name: Counter() for sampler in recipe.samplers}
+    failures: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for case in cases:
         for each in case.candidates:
             for judgement in case.judgements[each.completion.id]:

@@ -7,7 +7,7 @@ from records.store import Receipt
 from serving.engine import Engine
 from serving.purse import BudgetSpent
 
-JUDGED = frozenset({"ok", "tie", "not_applicable", "no_answer"})
+JUDGED = frozenset({"ok", "tie", "not_applicable", "no_answer", "missing"})
 """Statuses of a judgement that did not fail."""
 
 

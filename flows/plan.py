@@ -11,7 +11,7 @@ from flows.tokens import answer_tokens, judge_tokens, prompt_tokens, reason_toke
 from serving.costs import Span, Work, seconds_of, slots_of, throughput_of, timeline
 from serving.gpus import detect, need_of, needs_of
 from serving.placement import GENERATE, JUDGE, Machine, Part, Schedule, schedule
-from serving.settings import Adapter, Endpoint, Vllm
+from serving.settings import Adapter, Endpoint, Imported, Vllm
 
 
 @dataclass
@@ -127,7 +127,8 @@ def plan(run: Run) -> Plan:
     for sampler in recipe.samplers:
         own = run.completions_stage(sampler)
         rows = own.find([prompt.id for prompt in prompts])
-        there = {key: sampler.n if row.dropped else len(row.answers) for key, row in rows.items()}
+        whole = isinstance(recipe.models[sampler.model], Imported)
+        there = {k: sampler.n if row.dropped or whole else len(row.answers) for k, row in rows.items()}
         missing = [prompt for prompt in prompts if there.get(prompt.id, 0) < sampler.n]
         new = sum(sampler.n - there.get(prompt.id, 0) for prompt in missing)
         tokens = prompt_tokens(sampler, missing, recipe.seed, own.fingerprint)

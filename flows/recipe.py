@@ -22,7 +22,17 @@ from serving.errors import WrongModel
 from serving.gpus import needs_of
 from serving.placement import Machine, schedule
 from serving.purse import Budget
-from serving.settings import Adapter, Classifier, Endpoint, LlamaCpp, Model, Name, Sampler, Vllm
+from serving.settings import (
+    Adapter,
+    Classifier,
+    Endpoint,
+    Imported,
+    LlamaCpp,
+    Model,
+    Name,
+    Sampler,
+    Vllm,
+)
 from trainers.settings import DPOSettings, SFTSettings
 
 
@@ -172,7 +182,7 @@ class Recipe(Strict):
             )
         if self.evaluation:
             asked_as = self.models[self.evaluation.sampler.model]
-            if isinstance(asked_as, Endpoint | Adapter):
+            if isinstance(asked_as, Endpoint | Adapter | Imported):
                 raise ValueError(
                     f"evaluation.sampler.model: {self.evaluation.sampler.model!r} is of kind {asked_as.kind}, which "
                     "cannot serve the trained models; name a model of kind llamacpp or vllm"
@@ -272,6 +282,8 @@ class Recipe(Strict):
 
         How many there are is not in it: a larger n is asked only for the answers that are new.
         """
+        if isinstance(model := self.models[sampler.model], Imported) and identity is None:
+            return model.identity
         fields = sampler.model_dump(mode="json", exclude={"name", "model", "n"})
         if sampler.principle is not None:
             names = [sampler.principle] if isinstance(sampler.principle, str) else sorted(sampler.principle)

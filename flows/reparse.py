@@ -16,6 +16,7 @@ from flows.recipe import Recipe
 from flows.run import Run
 from judges.base import Asking, Judge, Verdict
 from judges.jury import Member
+from judges.published import Brought
 from records.schema import Completion, Prompt, Usage
 from records.store import Row, Stage
 from serving.chat import unpack
@@ -91,6 +92,8 @@ def _differ(new: Row, old: Row) -> bool:
 
 async def _read(judge: Judge, case: Case, row: Row) -> list[Verdict] | None:
     """Today's verdicts; what was asked, spent and came back is what it was. None where no replies were kept."""
+    if isinstance(judge, Brought):  # what it knows is what is stored
+        return None
     if isinstance(judge, Asking):
         text = row.answers[0].get("replies") or ""
         replies = unpack(text) if text else []

@@ -70,7 +70,7 @@ def _data(run: Run, content: dict[str, Any], cases: list[Judged], pairs: list[Pa
     scored = [c for case in cases for c in case.candidates if c.score is not None]
     scores: dict[str, list[float]] = {sampler.name: [] for sampler in run.recipe.samplers}
     for each in scored:
-        scores[each.completion.model].append(each.score or 0.0)
+        scores.setdefault(each.completion.model, []).append(each.score or 0.0)
     step = max(1, len(scored) // POINTS)
     verdicts = {id: judged for case in cases for id, judged in case.judgements.items()}
     values = {c.completion.id: c.score for case in cases for c in case.candidates}

@@ -57,7 +57,7 @@ async def answer(
     def short(row: Row) -> bool:
         if row.dropped is not None:
             return row.dropped["reason"] in again
-        return len(row.answers) < wanted(row.key)
+        return not own.imported and len(row.answers) < wanted(row.key)
 
     if (receipt := stage.sealed(index, keys)) is not None:
         several = any(wanted(key) > 1 for key in keys) or set(again) & receipt.dropped.keys()
@@ -104,6 +104,8 @@ async def judge(
     calls that begin alike.
     """
     cases: dict[str, Case] = {}
+    if member.kind == "published":  # there is nobody to ask again
+        again = ()
 
     def keys_of(prompt: Prompt, completions: list[Completion]) -> list[str]:
         own = cases_of(member, [prompt], [completions])

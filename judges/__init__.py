@@ -7,13 +7,15 @@ from pydantic import Field
 from judges.critique import Critique
 from judges.jury import Jury, Member
 from judges.pairwise import Pairwise
+from judges.published import PublishedRatings
 from judges.rating import Rating
 from judges.reward_model import RewardModel
 from judges.rules import Rules
 from judges.ultrafeedback import UltraFeedback
 
 JudgeSettings = Annotated[
-    Rules | Rating | UltraFeedback | Critique | Pairwise | RewardModel | Jury, Field(discriminator="kind")
+    Rules | Rating | UltraFeedback | Critique | Pairwise | RewardModel | PublishedRatings | Jury,
+    Field(discriminator="kind"),
 ]
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "JudgeSettings",
     "Jury",
     "Pairwise",
+    "PublishedRatings",
     "Rating",
     "RewardModel",
     "Rules",

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from judges.critique import Critique
 from judges.pairwise import Pairwise
+from judges.published import PublishedRatings
 from judges.rating import Rating
 from judges.reward_model import RewardModel
 from judges.rules import Rules
@@ -24,7 +25,8 @@ from records.base import Strict
 from records.schema import Judgement
 
 Member = Annotated[
-    Rules | Rating | UltraFeedback | Critique | Pairwise | RewardModel, Field(discriminator="kind")
+    Rules | Rating | UltraFeedback | Critique | Pairwise | RewardModel | PublishedRatings,
+    Field(discriminator="kind"),
 ]
 
 EQUAL = 1e-9

@@ -21,6 +21,16 @@ def read_file(path: Path) -> tuple[list[str], Iterator[Row]]:
     Raises:
         PromptError: an unknown kind of file, or, in whichever pass meets it, a line that cannot be read.
     """
+    # A JSON line may lack fields that others have, so all are looked at before the first is used.
+    return list(dict.fromkeys(column for _, row in stream_file(path) for column in row)), stream_file(path)
+
+
+def stream_file(path: Path) -> Iterator[Row]:
+    """A file's rows, one by one.
+
+    Raises:
+        PromptError: an unknown kind of file, or a line that cannot be read.
+    """
     readers: dict[str, Callable[[Path], Iterator[Row]]] = {
         ".jsonl": _jsonl,
         ".csv": _csv,
@@ -28,15 +38,10 @@ def read_file(path: Path) -> tuple[list[str], Iterator[Row]]:
     }
     if path.suffix not in readers:
         raise PromptError(f"{path} ends in {path.suffix!r}, wanted one of {', '.join(readers)}")
-
-    def rows() -> Iterator[Row]:
-        try:
-            yield from readers[path.suffix](path)
-        except UnicodeDecodeError as error:
-            raise PromptError(f"{path} is not UTF-8 text: {error}") from error
-
-    # A JSON line may lack fields that others have, so all are looked at before the first is used.
-    return list(dict.fromkeys(column for _, row in rows() for column in row)), rows()
+    try:
+        yield from readers[path.suffix](path)
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{path} is not UTF-8 text: {error}") from error
 
 
 def read_dataset(

@@ -104,9 +104,11 @@ Status = Literal[
     "no_answer",
     "rule_error",
     "no_quorum",
+    "missing",
 ]
 """How a judgement ended. Only `ok` has a score; there is no default. `no_answer`: the judged text has no final answer
-to compare with the right one, which is not the same as a wrong one."""
+to compare with the right one, which is not the same as a wrong one. `missing`: a published dataset has no
+rating there that can be trusted."""
 
 
 class Judgement(Strict):
@@ -172,8 +174,10 @@ Reason = Literal[
     "empty_prompt",
     "too_long",
     "contaminated",
+    "near_duplicate",
     "transport_error",
     "rejected_request",
+    "not_imported",
     "quarantined",
     "budget",
     "empty_answer",

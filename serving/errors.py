@@ -12,9 +12,9 @@ class WrongModel(ServingError):
 class RequestFailed(Exception):
     """One request got no answer. The record it was for is dropped with `reason`; the others go on.
 
-    `reason`: `rejected_request` (the server will never take it), `too_long` (for the model's context), `quarantined` (a
-    managed server died of it, twice), `budget` (it could cost more than is left) or `transport_error` (all tries used).
-    Of the last two the next run asks again.
+    `reason`: `rejected_request` (the server will never take it), `not_imported` (there is no server), `too_long` (for
+    the model's context), `quarantined` (a managed server died of it, twice), `budget` (it could cost more than is left)
+    or `transport_error` (all tries used). Of the last two the next run asks again.
     """
 
     def __init__(self, reason: str, detail: str) -> None:

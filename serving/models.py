@@ -12,14 +12,14 @@ from typing import Protocol, runtime_checkable
 from serving.client import PlainTransport, Transport
 from serving.endpoints import check_endpoints, endpoint_lane
 from serving.engine import Engine, Lane
-from serving.errors import ServingError
+from serving.errors import RequestFailed, ServingError
 from serving.gpus import detect, needs_of, read_ahead
 from serving.limits import Queue
 from serving.metrics import queue_at, token_count
 from serving.placement import Machine
 from serving.purse import Prices, Purse
 from serving.restrict import Dialect
-from serving.settings import Adapter, Classifier, Endpoint, LlamaCpp, Model, Vllm
+from serving.settings import Adapter, Classifier, Endpoint, Imported, LlamaCpp, Model, Vllm
 from serving.suspects import Suspects
 from serving.turns import Turns
 from serving.weights import resolve_gguf, resolve_transformers
@@ -306,6 +306,15 @@ class Once:
 def _lane(name: str, model: Model, managed: dict[str, Managed], checked: Once) -> Lane:
     if isinstance(model, Endpoint):
         return endpoint_lane(name, model, checked)
+    if isinstance(model, Imported):
+        dataset = model.model
+
+        async def nobody() -> Transport:
+            raise RequestFailed(
+                "not_imported", f"answers of {name} were imported from {dataset}, none to this"
+            )
+
+        return Lane(name, nobody, model.max_in_flight)
     if isinstance(model, Classifier):
         classifier = model
 

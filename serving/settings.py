@@ -193,4 +193,16 @@ class Classifier(Serving):
         return super().identity | {"dtype": self.dtype}
 
 
-Model = Annotated[LlamaCpp | Vllm | Adapter | Endpoint | Classifier, Field(discriminator="kind")]
+class Imported(Serving):
+    """Answers of a published dataset, brought in by `zephyr import`. Nothing can be asked; `model` is the dataset."""
+
+    kind: Literal["imported"] = "imported"
+    digest: str
+    """SHA-256 of the dataset's files, or of its name and revision on the Hub."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"imported": self.digest}
+
+
+Model = Annotated[LlamaCpp | Vllm | Adapter | Endpoint | Classifier | Imported, Field(discriminator="kind")]
