@@ -1,8 +1,8 @@
 """Everything of a recipe answered and judged.
 
 Generating and judging have no barrier between them: an answer is judged as soon as it is there, while other rows,
-shards and samplers are still being asked, and judge requests go first at every model. Only a judge that sees a prompt's
-answers side by side waits for them, shard by shard. The order is in `flows.conduct`.
+shards and samplers are still being asked, and judge requests go first at every model. A judge that sees a prompt's
+answers side by side waits for the last of them. The order is in `flows.conduct`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -36,7 +36,7 @@ async def answer_and_judge(
     `rounds`: prompt's id -> times each sampler's n answers that it is to have; 1 where there is none. `so_far`: what an
     earlier call gave; only shards with prompts that are to have more since are gone through again.
 
-    A judge that sees answers side by side starts on a shard as soon as every sampler has answered that shard. Where
+    A judge that sees answers side by side judges a prompt as soon as every sampler has answered it. Where
     models take turns on the GPUs, a judge whose turn comes later reads the answers from the store.
 
     Raises:

@@ -20,7 +20,7 @@ from flows.tasks import Coming, answer, generate_shard, judge, judge_shard
 from flows.work import Work
 from judges.jury import Member
 from records.ids import fingerprint
-from records.schema import Prompt
+from records.schema import Completion, Prompt
 from records.store import Receipt, Row, Stage
 from serving.engine import Engine
 
@@ -69,6 +69,10 @@ class Conductor:
         self._work = Work(engine.turns, run.recipe)
         self._chained = {m.name: Chains(run.recipe.models[m.asks]) for m in members if m.asks and m.alike}
         self._answered: dict[tuple[str, int], asyncio.Future[None]] = {}
+        self._arriving: dict[tuple[str, int], list[Coming]] = {}
+        """Of the shards that are being answered, prompt by prompt."""
+        self._begun = Counter[int]()
+        """Shard -> samplers that answer it, or did."""
         rows = sum(prompts.receipts[index].rows for index in shards)
         answers = sum(map(self._wanted, results))
         count = {"completion": answers, "prompt": rows}
@@ -181,6 +185,7 @@ class Conductor:
         chunk = await asyncio.to_thread(self.prompts.shard, index)
         loop, name = asyncio.get_running_loop(), own.sampler.name
         several = [Case(m, self.results, index) for m in self._members if m.scope == "prompt"]
+        several = [case for case in several if self._streams(case)]
         alone = [Case(m, [own], index) for m in self._members if m.scope == "completion"]
         at_once = [case for case in alone if self._streams(case)]
         coming: dict[str, Coming] = {prompt.id: loop.create_future() for prompt in chunk}
@@ -188,18 +193,33 @@ class Conductor:
         def hand_on(row: Row) -> None:
             coming[row.key].set_result(own.completions_of(row))
 
+        self._arriving[name, index] = [*coming.values()]
+        self._begun[index] += 1
+        everyone = sum((other.sampler.name, index) in self._answered for other in self.results)
+        last = self._begun[index] == everyone  # who keeps a place until all is judged: nobody runs far ahead
+
         async def generate() -> None:
             chat, step = self.engine.chat(own.sampler.model, GENERATE), self._generated[name]
-            tell = hand_on if at_once else None
+            tell = hand_on if at_once or several else None
             work = partial(answer, self.run, own, index, chunk, chat, step, tell, self.again)
             own.receipts[index] = await generate_shard(f"{name}-{index:05d}", work)
-            last = all(index in other.receipts for other in self.results)
+            del self._arriving[name, index]
             self._answered[name, index].set_result(None)
             await self._work.generated(own.sampler)
-            if last:  # the place among the open shards is kept, so that generators do not run ahead
-                await together(self._judge_stored(case) for case in several if self._streams(case))
 
-        await together([generate(), *(self._judge(case, chunk, [*coming.values()]) for case in at_once)])
+        judging = [self._judge(case, chunk, [*coming.values()]) for case in at_once]
+        judging += [self._judge_arriving(case, chunk) for case in several if last]
+        await together([generate(), *judging])
+
+    async def _judge_arriving(self, case: Case, chunk: list[Prompt]) -> None:
+        """As everyone answers the shard: each prompt when the last of its answers is there."""
+        await self._work.wait_judge(case.member)
+        of_all: list[list[Coming]] = []
+        for own in case.whose:
+            if (arriving := self._arriving.get((own.sampler.name, case.index))) is None:
+                arriving = [_there(own) for own in await asyncio.to_thread(own.completions, case.index)]
+            of_all.append(arriving)
+        await self._judge(case, chunk, [_joined(parts) for parts in zip(*of_all, strict=True)])
 
     async def _judge_stored(self, case: Case) -> None:
         """Once everyone has answered the shard and the judge has its turn, from what is stored."""
@@ -208,12 +228,8 @@ class Conductor:
                 await answered
         await self._work.wait_judge(case.member)
         chunk = await asyncio.to_thread(self.prompts.shard, case.index)
-        answers: list[Coming] = []
         every = [await asyncio.to_thread(own.completions, case.index) for own in case.whose]
-        for completions in side_by_side(every):
-            answers.append(asyncio.get_running_loop().create_future())
-            answers[-1].set_result(completions)
-        await self._judge(case, chunk, answers)
+        await self._judge(case, chunk, [_there(completions) for completions in side_by_side(every)])
 
     async def _judge(self, case: Case, chunk: list[Prompt], answers: list[Coming]) -> None:
         member, whose, index = case.member, case.whose, case.index
@@ -242,3 +258,23 @@ class Conductor:
         if own.rounds:
             return sum(own.wanted(prompt.id) for index in self.shards for prompt in self.prompts.shard(index))
         return own.sampler.n * sum(self.prompts.receipts[index].rows for index in self.shards)
+
+
+def _there(completions: list[Completion]) -> Coming:
+    """One prompt's answers that are there already."""
+    coming: Coming = asyncio.get_running_loop().create_future()
+    coming.set_result(completions)
+    return coming
+
+
+def _joined(parts: Sequence[Coming]) -> Coming:
+    """One prompt's answers by all samplers, in their order, when the last of them are there."""
+    whole: Coming = asyncio.get_running_loop().create_future()
+
+    def look(_: Coming) -> None:
+        if all(part.done() and not part.cancelled() for part in parts) and not whole.done():
+            whole.set_result([completion for part in parts for completion in part.result()])
+
+    for part in parts:
+        part.add_done_callback(look)
+    return whole

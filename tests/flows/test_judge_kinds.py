@@ -78,6 +78,24 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+async def test_a_prompt_is_judged_side_by_side_while_others_of_its_shard_are_answered(
+    tmp_path: Path, prompt_file: Path
+):
+    with fake_model(judging) as fake:
+        model = {
+            "kind": "endpoint",
+            "model": "fake",
+            "base_url": fake.url,
+            "dialect": "vllm",
+            "max_in_flight": 2,
+        }
+        settings = recipe(fake.url, prompt_file, judge=LISTWISE, shard_size=100, models={"fake": model})
+        await judge_responses(settings, tmp_path)
+    order = [is_judging(body) for body in fake.asked]
+    assert counted(fake.asked) == (24, 24)
+    assert order.index(True) < 16 and order[20:].count(False) > 0
+
+
 async def test_answers_are_judged_side_by_side_and_another_model_costs_a_new_question(
     tmp_path: Path, prompt_file: Path
 ):
