@@ -287,6 +287,19 @@ class PlainTransport:
             await asyncio.sleep(0)
 
 
+def _lost(error: BaseException | None) -> Retry:
+    """Why there was no answer, from what lies under the OpenAI client: it calls a refused connection a timeout too."""
+    while error is not None:
+        if isinstance(error, TimeoutError):
+            return Retry("timeout")
+        if isinstance(error, aiohttp.ClientConnectorError):
+            return Retry("connect")
+        if isinstance(error, aiohttp.ClientError | ConnectionError):
+            return Retry("connection")
+        error = error.__cause__
+    return Retry("connection")
+
+
 class OpenAITransport:
     """The OpenAI client with its own retries off, for hosted providers."""
 
@@ -295,7 +308,13 @@ class OpenAITransport:
 
         self._openai, self.model, self.base_url = openai, model, base_url
         self._client = openai.AsyncOpenAI(
-            base_url=base_url, api_key=key or "none", timeout=timeout, max_retries=0
+            base_url=base_url,
+            api_key=key or "none",
+            timeout=timeout,
+            max_retries=0,
+            http_client=openai.DefaultAioHttpClient(
+                timeout=timeout
+            ),  # its own grows slower with every connection
         )
 
     async def ask(self, request: Request) -> Reply:
@@ -309,10 +328,8 @@ class OpenAITransport:
         except self._openai.APIStatusError as error:
             answer = error.response
             raise refusal_of(answer.status_code, answer.text, answer.headers, self.base_url) from error
-        except self._openai.APITimeoutError as error:
-            raise Retry("timeout") from error
         except self._openai.APIConnectionError as error:
-            raise Retry("connection") from error
+            raise _lost(error) from error
         except (ValueError, self._openai.APIError) as error:
             raise Retry("malformed") from error
         return unwrapped(read_reply(data, request.n), request, "openai")
