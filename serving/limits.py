@@ -91,9 +91,11 @@ class Refusals:
     def answered(self, sent: Sent) -> None:
         self._out -= 1
         self._share *= 1 - MEMORY
-        self._proven = max(self._proven, sent.level)
-        if sent.number <= self._shut_at:
+        if (
+            sent.number <= self._shut_at
+        ):  # others that left before it were refused: it was not there with all of them
             return
+        self._proven = max(self._proven, sent.level)
         gate = self._gate
         if self.silent:  # open again, and what was kept is known
             self.silent = 0

@@ -61,6 +61,19 @@ async def test_what_an_endpoint_keeps_of_a_first_burst_is_the_limit():
     assert gate.limit == 16
 
 
+async def test_what_was_kept_of_a_burst_that_came_in_another_order_is_the_limit_too():
+    """Answers to a burst of which others were refused do not say that all of it was there at a time."""
+    gate = Gate(64)
+    limit = Refusals(gate, most=256)
+    burst = [limit.sent() for _ in range(64)]
+    assert all(limit.refused(each, 0) for each in burst[::2])
+    for each in burst[1::2]:
+        limit.answered(each)
+    *kept, last = [limit.sent() for _ in range(33)]
+    assert limit.refused(last, 0)
+    assert gate.limit == len(kept) == 32
+
+
 async def test_a_quiet_endpoint_is_left_alone_for_as_long_as_it_asked():
     calls: list[float] = []
 
