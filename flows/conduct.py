@@ -78,10 +78,13 @@ class Conductor:
         count = {"completion": answers, "prompt": rows}
         self._expected = {member.name: answers * len(member.aspects) for member in members}
         self._generated = {
-            own.sampler.name: display().add(f"generate {own.sampler.name}", rows) for own in results
+            own.sampler.name: display().add(f"generate {own.sampler.name}", rows, own.sampler.model)
+            for own in results
         }
         self._judged = {
-            member.name: display().add(f"judge {member.name}", count[member.scope] * len(member.aspects))
+            member.name: display().add(
+                f"judge {member.name}", count[member.scope] * len(member.aspects), member.asks or ""
+            )
             for member in members
         }
 

@@ -47,13 +47,13 @@ MAX_FAILED = 0.1
 @task(name="judge-gold-shard", task_run_name="judge-gold-{asked.member.name}-{index:05d}", **SHARD)
 async def judge_gold_shard(asked: Asked, index: int, keys: list[str], chat: Chat | None) -> Receipt:
     """One judge's verdicts on one shard of gold answers and canaries."""
-    step = display().add(f"judge {asked.member.name}", len(keys))
+    step = display().add(f"judge {asked.member.name}", len(keys), model_name(asked.member) or "")
     receipt = asked.stage.sealed(index, keys)
     if receipt is not None:
-        step(len(keys))
+        step(len(keys), there=True)
     else:
         shard = asked.stage.open(index, keys)
-        step(shard.taken_over)
+        step(shard.taken_over, there=True)
         judge = asked.member.build(chat)
 
         async def verdicts(key: str) -> Row:

@@ -24,10 +24,12 @@ async def metered(engine: Engine, folder: Path, stage: str, again: bool = False)
 
     `again`: the stage asks models in several blocks, and an earlier one has begun it.
     """
-    async with watched(engine, display().say) as meters:
+    async with watched(engine, display().tell) as meters:
+        display().meters = meters
         try:
             yield
         finally:
+            display().meters = {}
             seen = {
                 name: meter.figures() | {"series": [[round(v, 2) for v in point] for point in meter.points]}
                 for name, meter in meters.items()

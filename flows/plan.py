@@ -6,6 +6,7 @@ from typing import Any
 
 from flows.answers import stages_of
 from flows.inputs import gather_prompts
+from flows.progress import clock
 from flows.run import Run
 from flows.tokens import answer_tokens, judge_tokens, prompt_tokens, reason_tokens
 from serving.costs import Span, Work, seconds_of, slots_of, throughput_of, timeline
@@ -60,6 +61,14 @@ class Plan:
     def eta(self) -> float | None:
         """Seconds from the start to the last verdict; None where no model's speed is known."""
         return max((span.ends for span in self.spans), default=None if self.unknown else 0.0)
+
+    @property
+    def ends(self) -> dict[str, float]:
+        """Seconds from the start until each model is done, where its speed is known."""
+        last: dict[str, float] = {}
+        for span in self.spans:
+            last[span.stay.model] = max(last.get(span.stay.model, 0.0), span.ends)
+        return last
 
     def content(self) -> dict[str, Any]:
         """As JSON. Times in seconds."""
@@ -210,16 +219,6 @@ def _price(model: Any, tokens_in: float, tokens_out: float) -> float:
     if not isinstance(model, Endpoint):
         return 0.0
     return (round(tokens_in) * model.price_in + round(tokens_out) * model.price_out) / 1e6
-
-
-def clock(seconds: float | None) -> str:
-    """3723 -> 1 h 02 min; 62 -> 1 min; 7.4 -> 7 s."""
-    if seconds is None:
-        return "?"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def plan_text(run: Run, found: Plan | None = None) -> str:

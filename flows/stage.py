@@ -62,7 +62,7 @@ async def follow(
     async def row(some: Coroutine[Any, Any, Sequence[str]]) -> Sequence[str]:
         keys = await some
         missing = shard.want(keys)
-        done(len(keys) - len(missing))
+        done(len(keys) - len(missing), there=True)
         if in_turn is None or len(missing) < 2:
             await together(map(work, missing))
             return keys

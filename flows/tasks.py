@@ -63,7 +63,7 @@ async def answer(
         several = any(wanted(key) > 1 for key in keys) or set(again) & receipt.dropped.keys()
         rows = stage.rows(receipt) if several or hand_on is not None else []
         if not any(map(short, rows)):
-            step(len(keys))
+            step(len(keys), there=True)
             if hand_on is not None:
                 for row in rows:
                     hand_on(row)
@@ -71,7 +71,7 @@ async def answer(
     tell = hand_on or (lambda row: None)
     by_id = {prompt.id: prompt for prompt in prompts}
     shard = stage.open(index, keys, without=short)
-    step(shard.taken_over)
+    step(shard.taken_over, there=True)
     for key in keys:
         if (row := shard.row(key)) is not None:
             tell(row)
@@ -119,7 +119,7 @@ async def judge(
         ]
         receipt = stage.sealed(index, keys, among=True)
         if receipt is not None and not set(again) & {*receipt.statuses, *receipt.dropped}:
-            step(len(keys))
+            step(len(keys), there=True)
             of = await made_from()
             return stage.certify(receipt, of) if of else receipt
     judge = member.build(chat)

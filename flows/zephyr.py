@@ -1,5 +1,6 @@
 """The whole recipe: preferences, SFT, DPO, evaluation, report. Every step resumes what the last run left."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ from prefect import flow
 from flows.artifacts import publish_plan, publish_summary
 from flows.evaluate import evaluate
 from flows.facts import Facts
+from flows.plan import plan as count
 from flows.plan import plan_text
 from flows.preferences import build_preferences
+from flows.progress import display
 from flows.recipe import Recipe
 from flows.report import draw
 from flows.rounds import train_in_rounds
@@ -22,10 +25,12 @@ async def zephyr(recipe: Recipe, out: Path | None = None, store: str | None = No
     """Prompts -> completions -> judgements -> pairs -> SFT -> DPO -> evaluation."""
     with Run.opened(recipe, out, store) as run:
         facts = Facts.of(run)
-        plan = plan_text(run)
-        await publish_plan(recipe.name, plan)
+        found = count(run)
+        text = plan_text(run, found)
+        display().ends = {name: time.monotonic() + end for name, end in found.ends.items()}
+        await publish_plan(recipe.name, text)
         if facts.content.get("planned") != recipe.fingerprint:  # later runs find everything there already
-            facts.content["plan"] = plan
+            facts.content["plan"] = text
             facts.put("planned", recipe.fingerprint)
         if recipe.training and recipe.training.rounds:
             await train_in_rounds(recipe, out, store)

@@ -8,10 +8,11 @@ there is one.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from serving.engine import Engine, Lane
 from serving.limits import Queue
@@ -19,11 +20,33 @@ from serving.limits import Queue
 LOOK = 1.0
 """Seconds between two looks."""
 SAID = 30.0
-"""Seconds between two lines for people."""
+"""Seconds between two reports to people, and of what the rates they read are means: tokens count when their answer is
+complete, so those of one second say little."""
 POINTS = 300
 """Of a series; where there are more, two become one."""
 
 FIELDS = ("seconds", "running", "waiting", "limit", "tokens_in_per_s", "tokens_out_per_s")
+
+
+class Now(NamedTuple):
+    """One model at this moment."""
+
+    running: float
+    waiting: float
+    """At the server."""
+    limit: float
+    tokens_in: float
+    """Per second, over the last half minute."""
+    tokens_out: float
+    cached: float
+    """Share of the prompts' tokens, so far."""
+    starved: float
+    """Share of the time, so far."""
+    again: int
+    """Requests sent again."""
+    failed: int
+    spend: float
+    """In the currency of the endpoint's prices."""
 
 
 @dataclass
@@ -41,6 +64,10 @@ class Meter:
     _before: float = 0.0
     _sent: int = 0
     _tokens: tuple[int, int] = (0, 0)
+    _recent: deque[tuple[float, int, int]] = field(
+        default_factory=lambda: deque(maxlen=round(SAID / LOOK) + 1)
+    )
+    """Seconds and tokens in and out so far."""
     _places: float = 0.0
     """Most that ever ran while others waited: then the server was full."""
 
@@ -65,6 +92,7 @@ class Meter:
             (new - old) / passed if passed else 0.0 for new, old in zip(tokens, self._tokens, strict=True)
         ]
         self._before, self._tokens = now, tokens
+        self._recent.append((now, *tokens))
         self.points.append((now - self._began, running, waiting, gate.limit, *rates))
         if len(self.points) > POINTS:
             pairs = zip(self.points[::2], self.points[1::2], strict=False)
@@ -91,21 +119,30 @@ class Meter:
             "spend": round(self.lane.prices.of(usage).money, 6),
         }
 
-    def line(self) -> str:
-        """As people read it."""
-        _, running, waiting, limit, tokens_in, tokens_out = self.points[-1]
+    def now(self) -> Now | None:
+        """As of the last look; None before anything was asked."""
+        if not self.points:
+            return None
+        _, running, waiting, limit, _, _ = self.points[-1]
+        (since, *before), (until, *tokens) = self._recent[0], self._recent[-1]
+        rates = [(b - a) / max(LOOK, until - since) for a, b in zip(before, tokens, strict=True)]
         stats, usage = self.lane.stats, self.lane.stats.usage
-        cached = usage.cached_tokens / usage.prompt_tokens if usage.prompt_tokens else 0.0
-        return (
-            f"{self.lane.name}: {running:.0f} running, {waiting:.0f} waiting, limit {limit:.0f}, "
-            f"{tokens_in:,.0f} tokens/s in ({cached:.0%} cached), {tokens_out:,.0f} out, starved {self.starved:.0%}, "
-            f"{sum(stats.retries.values())} retries, {stats.failed} failed"
+        return Now(
+            running,
+            waiting,
+            limit,
+            *rates,
+            cached=usage.cached_tokens / usage.prompt_tokens if usage.prompt_tokens else 0.0,
+            starved=self.starved,
+            again=sum(stats.retries.values()),
+            failed=stats.failed,
+            spend=self.lane.prices.of(usage).money,
         )
 
 
 @asynccontextmanager
-async def watched(engine: Engine, say: Callable[[str], None]) -> AsyncIterator[dict[str, Meter]]:
-    """Meters of all lanes while the block runs, by model; a line for each that is at work, every half minute."""
+async def watched(engine: Engine, tell: Callable[[Meter], None]) -> AsyncIterator[dict[str, Meter]]:
+    """Meters of all lanes while the block runs, by model. Every half minute each that is at work is told."""
     meters = {name: Meter(lane) for name, lane in engine.lanes.items()}
 
     async def keep_looking() -> None:
@@ -118,7 +155,7 @@ async def watched(engine: Engine, say: Callable[[str], None]) -> AsyncIterator[d
                 said = time.monotonic()
                 for meter in meters.values():
                     if meter.points and meter.lane.gate.running:
-                        say(meter.line())
+                        tell(meter)
 
     looking = asyncio.create_task(keep_looking())
     try:
