@@ -1,22 +1,29 @@
-"""What a run says of itself in Prefect: Markdown artifacts under the same keys every time."""
+"""What a run says of itself in Prefect: artifacts under the same keys every time."""
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 from prefect.artifacts import (
     acreate_markdown_artifact,
     acreate_progress_artifact,
+    acreate_table_artifact,
     aupdate_progress_artifact,
 )
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactUpdate
 
 from flows.facts import Facts
 from flows.progress import display
 
 EVERY = 10.0
 """Seconds between two updates of the progress in Prefect: it is for people, and each one is a write to its database."""
+TABLE = 20.0
+"""Seconds between two updates of the table of models."""
 
 
 async def publish_plan(name: str, text: str) -> None:
@@ -46,6 +53,38 @@ async def progress_artifact() -> AsyncIterator[None]:
     finally:
         ended.set()
         await asyncio.gather(updating, return_exceptions=True)
+
+
+@asynccontextmanager
+async def endpoints_artifact() -> AsyncIterator[None]:
+    """The models on display, a row each, while the block runs: one table that is written over, not one each time."""
+    artifact: UUID | None = None
+
+    async def write() -> None:
+        nonlocal artifact
+        rows = display().rows()
+        if artifact is None and rows:
+            artifact = await acreate_table_artifact(
+                table=rows,
+                key="endpoints",
+                description="How busy every model is kept; rates of the last half minute",
+            )
+        elif artifact is not None:
+            async with get_client() as client:
+                await client.update_artifact(artifact, ArtifactUpdate(data=json.dumps(rows)))
+
+    async def keep_up() -> None:
+        while True:
+            await asyncio.sleep(TABLE)
+            await write()
+
+    updating = asyncio.create_task(keep_up())
+    try:
+        yield
+    finally:
+        updating.cancel()
+        await asyncio.gather(updating, return_exceptions=True)
+    await write()
 
 
 async def publish_summary(facts: Facts) -> None:

@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from flows.artifacts import endpoints_artifact
 from flows.progress import display
 from serving.engine import Engine
-from serving.meter import FIELDS, watched
+from serving.meter import FIELDS, Meter, watched
 
 FILE = "endpoints.json"
 
@@ -24,23 +25,24 @@ async def metered(engine: Engine, folder: Path, stage: str, again: bool = False)
 
     `again`: the stage asks models in several blocks, and an earlier one has begun it.
     """
-    async with watched(engine, display().tell) as meters:
-        display().meters = meters
-        try:
+    meters: dict[str, Meter] = {}
+    try:
+        async with endpoints_artifact(), watched(engine, display().tell) as meters:
+            display().meters = meters
             yield
-        finally:
-            display().meters = {}
-            seen = {
-                name: meter.figures() | {"series": [[round(v, 2) for v in point] for point in meter.points]}
-                for name, meter in meters.items()
-                if meter.lane.stats.sent
-            }
-            if seen:
-                stages = read(folder)
-                stages[stage] = (stages.get(stage, {}) if again else {}) | seen
-                part = folder / f".{FILE}.part"
-                part.write_text(json.dumps({"fields": FIELDS, "stages": stages}) + "\n")
-                part.replace(folder / FILE)
+    finally:
+        display().meters = {}
+        seen = {
+            name: meter.figures() | {"series": [[round(v, 2) for v in point] for point in meter.points]}
+            for name, meter in meters.items()
+            if meter.lane.stats.sent
+        }
+        if seen:
+            stages = read(folder)
+            stages[stage] = (stages.get(stage, {}) if again else {}) | seen
+            part = folder / f".{FILE}.part"
+            part.write_text(json.dumps({"fields": FIELDS, "stages": stages}) + "\n")
+            part.replace(folder / FILE)
 
 
 def read(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:

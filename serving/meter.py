@@ -163,3 +163,6 @@ async def watched(engine: Engine, tell: Callable[[Meter], None]) -> AsyncIterato
     finally:
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)
+        for meter in meters.values():
+            if not meter.points:  # it took less than a second
+                meter.look(time.monotonic(), None)

@@ -34,6 +34,16 @@ def samplers(settings: Recipe) -> list[dict[str, Any]]:
     return [sampler.model_dump() for sampler in settings.samplers]
 
 
+async def artifacts(key: str) -> list[str]:
+    """What was written under a key, each version."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+
+    async with get_client() as client:
+        found = await client.read_artifacts(artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])))
+    return [str(each.data) for each in found]
+
+
 async def test_prompts_become_a_dataset_and_a_second_run_asks_nothing(tmp_path: Path, prompt_file: Path):
     with fake_model(answer) as fake:
         settings = recipe(fake.url, prompt_file)
@@ -49,6 +59,11 @@ async def test_prompts_become_a_dataset_and_a_second_run_asks_nothing(tmp_path: 
     assert summary["asked_this_run"] == {"generate and judge": 0}
     assert summary["endpoints"]["generate and judge"]["fake"]["requests"] == 48, (
         "of the last run that asked anything"
+    )
+
+    tables = await artifacts("endpoints")
+    assert [[row["model"] for row in json.loads(table)] for table in tables] == [["fake"]], (
+        "one, written over"
     )
 
     import datasets
