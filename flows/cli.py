@@ -144,7 +144,18 @@ def run(
 
 @app.command()
 def plan(
-    recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False
+    recipe: RecipePath,
+    set: Set = None,
+    out: Out = None,
+    store: Store = None,
+    json: Json = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help="Measure the speed of endpoints that are up: some seventy requests each, a minute at most.",
+        ),
+    ] = False,
 ) -> None:
     """Calls, tokens, money, GPU-hours and time before anything is spent, and what is there already."""
 
@@ -153,9 +164,10 @@ def plan(
         from flows.plan import plan as count
         from flows.plan import plan_text
         from flows.run import Run
+        from flows.speeds import speeds
 
         found = Run.at(settings, out, store)
-        counted = count(found)
+        counted = count(found, asyncio.run(speeds(found)) if probe else None)
         return counted.content() | {"text": plan_text(found, counted)}
 
     answer(work, json, lambda result: result["text"])

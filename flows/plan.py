@@ -1,7 +1,8 @@
 """What a run will ask, before it asks anything: calls, tokens, money, GPU-hours and time, and what is there already."""
 
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flows.answers import stages_of
@@ -12,7 +13,8 @@ from flows.tokens import answer_tokens, judge_tokens, prompt_tokens, reason_toke
 from serving.costs import Span, Work, seconds_of, slots_of, throughput_of, timeline
 from serving.gpus import detect, need_of, needs_of
 from serving.placement import GENERATE, JUDGE, Machine, Part, Schedule, schedule
-from serving.settings import Adapter, Endpoint, Imported, Vllm
+from serving.settings import Adapter, Endpoint, Imported, Throughput, Vllm
+from serving.speed import Measured
 
 
 @dataclass
@@ -56,6 +58,8 @@ class Plan:
     unknown: list[str]
     """Models without a known speed; the time is without them."""
     training: dict[str, dict[str, Any]]
+    measured: Mapping[str, Measured | str] = field(default_factory=dict)
+    """Of each model that was to be measured, its speed or why there is none."""
 
     @property
     def eta(self) -> float | None:
@@ -91,11 +95,22 @@ class Plan:
             "eta_seconds": self.eta,
             "unknown_speed": self.unknown,
             "training": self.training,
+            "measured": {
+                name: asdict(one)
+                | {"throughput": one.throughput.model_dump(), "usage": one.usage.model_dump()}
+                if isinstance(one, Measured)
+                else one
+                for name, one in self.measured.items()
+            },
         }
 
 
-def plan(run: Run) -> Plan:
-    """Count what is missing. Reads the run's folder and the prompts; asks no model."""
+def plan(run: Run, measured: Mapping[str, Measured | str] | None = None) -> Plan:
+    """Count what is missing. Reads the run's folder and the prompts; asks no model.
+
+    `measured`: by model, see `flows.speeds`; goes before the recipe's `throughput` and the estimate.
+    """
+    measured = measured or {}
     recipe = run.recipe
     prompts = list(gather_prompts(run)[0])
     test = [prompt for prompt in prompts if prompt.meta["split"] == "test"]
@@ -122,7 +137,7 @@ def plan(run: Run) -> Plan:
         server = _server(recipe.models, name)
         work[server, part] += own
         model = recipe.models[server]
-        speed = throughput_of(model, machine or Machine(gpus=1), part == JUDGE)
+        speed = _speed(server, model, machine, part, measured)
         busy = seconds_of(own, speed, slots_of(model), _per_minute(model))[0] if speed else None
         hours = None
         if isinstance(model, Vllm) and busy is not None:
@@ -175,11 +190,14 @@ def plan(run: Run) -> Plan:
                 "steps_at_most": settings.steps(most),
                 "batch": settings.batch,
             }
-    return Plan(len(prompts), len(test), lines, *_time(run, work, machine), training)
+    return Plan(len(prompts), len(test), lines, *_time(run, work, machine, measured), training, measured)
 
 
 def _time(
-    run: Run, work: dict[tuple[str, Part], Work], machine: Machine | None
+    run: Run,
+    work: dict[tuple[str, Part], Work],
+    machine: Machine | None,
+    measured: Mapping[str, Measured | str],
 ) -> tuple[Schedule, list[Span], list[str]]:
     """The turns, when each begins and ends, and the models whose speed nobody knows."""
     models = run.recipe.models
@@ -195,7 +213,7 @@ def _time(
     starts: dict[str, float] = {}
     unknown: set[str] = set()
     for (name, part), own in asked.items():
-        speed = throughput_of(models[name], machine or Machine(gpus=1), part == JUDGE)
+        speed = _speed(name, models[name], machine, part, measured)
         if speed is None:
             unknown.add(name)
             continue
@@ -203,6 +221,15 @@ def _time(
         seconds[name, part] = seconds_of(own, speed, slots_of(models[name]), _per_minute(models[name]))
     spans = timeline(order, seconds, starts)
     return order, [span for span in spans if span.stay.model not in unknown], sorted(unknown)
+
+
+def _speed(
+    name: str, model: Any, machine: Machine | None, part: Part, measured: Mapping[str, Measured | str]
+) -> Throughput | None:
+    """What was measured, else what the recipe says or the model's size lets expect."""
+    if isinstance(found := measured.get(name), Measured):
+        return found.throughput
+    return throughput_of(model, machine or Machine(gpus=1), part == JUDGE)
 
 
 def _server(models: dict[str, Any], name: str) -> str:
@@ -241,6 +268,9 @@ def plan_text(run: Run, found: Plan | None = None) -> str:
             + (f", {hours:.2f} GPU-hours of work" if hours else "")
             + (f", {found.schedule.switches} switches of models" if found.schedule.by_turns else "")
         )
+    for name, one in found.measured.items():
+        known = isinstance(one, Measured)
+        lines.append(f"measured at {name}: {one.text()}" if known else f"not measured at {name}: {one}")
     if found.unknown:
         lines.append(f"without {', '.join(found.unknown)}: give `throughput` to count their time")
     if run.recipe.rounds_at_most > 1:

@@ -80,7 +80,9 @@ def slots_of(model: Model) -> int:
     """Sequences it runs together."""
     if isinstance(model, LlamaCpp):
         return model.slots
-    return int(model.arg("max-num-seqs") or SLOTS) if isinstance(model, Vllm) else SLOTS
+    if isinstance(model, Vllm):
+        return int(model.arg("max-num-seqs") or SLOTS)
+    return min(SLOTS, model.max_in_flight)
 
 
 def seconds_of(
