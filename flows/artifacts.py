@@ -177,9 +177,10 @@ def best_of_n_lines(best: dict[str, Any]) -> list[str]:
 def training_line(model: dict[str, Any]) -> str:
     """A training stage in a few figures."""
     line = f"{model['steps']} steps, loss {model['loss_first']:.3f} -> {model['loss_last']:.3f}"
-    accuracies = [(model.get(part) or {}).get("rewards/accuracies") for part in ("eval_before", "eval_after")]
-    if accuracies[1] is not None:
-        line += f", held-out reward accuracy {accuracies[1]:.3f}"
+    after = model.get("eval_after") or {}
+    accuracy = after.get("rewards/accuracies", after.get("accuracy"))
+    if accuracy is not None:
+        line += f", held-out reward accuracy {accuracy:.3f}"
     return line
 
 

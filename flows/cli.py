@@ -260,9 +260,21 @@ def reject_sample(
 
 
 @app.command()
+def pretrain(recipe: RecipePath, set: Set = None, out: Out = None, json: Json = False) -> None:
+    """Goes on pretraining the base on plain text."""
+    _conduct("flows.train", "pretrain", recipe, set, json, out)
+
+
+@app.command()
 def sft(recipe: RecipePath, set: Set = None, out: Out = None, json: Json = False) -> None:
     """Fine-tune on the best answers."""
     _conduct("flows.train", "train_sft", recipe, set, json, out)
+
+
+@app.command()
+def reward(recipe: RecipePath, set: Set = None, out: Out = None, json: Json = False) -> None:
+    """A reward model, trained on the pairs, from the SFT model where the recipe has one."""
+    _conduct("flows.train", "train_reward", recipe, set, json, out)
 
 
 @app.command()

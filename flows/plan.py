@@ -181,7 +181,7 @@ def plan(run: Run, measured: Mapping[str, Measured | str] | None = None) -> Plan
         tokens = requests * each.tokens, requests * each.uncached
         add(f"judge {member.name}", member.asks, JUDGE, (requests, held * per_case), tokens, out)
     training = {}
-    for kind in ("sft", "dpo"):
+    for kind in ("sft", "reward", "dpo"):  # of pretraining the texts are not read yet
         settings = getattr(recipe.training, kind, None)
         if settings is not None:
             most = len(prompts) - len(test)

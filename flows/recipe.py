@@ -33,7 +33,10 @@ from serving.settings import (
     Sampler,
     Vllm,
 )
-from trainers.settings import DPOSettings, SFTSettings
+from trainers.settings import DPOSettings, PretrainSettings, RewardSettings, SFTSettings
+
+STAGES = ("pretrain", "sft", "reward", "dpo")
+"""Of training, in the order of `zephyr run`."""
 
 
 class RecipeError(ValueError):
@@ -57,13 +60,32 @@ class Rounds(Strict):
         return {"count": given} if isinstance(given, int) and not isinstance(given, bool) else given
 
 
+class Pretraining(PretrainSettings):
+    """Texts, and how the base goes on being pretrained on them."""
+
+    files: tuple[str, ...] = Field(min_length=1)
+    """Parquet or JSON lines with a document per row, or .txt with one each; a path is looked for beside the recipe
+    first."""
+    held_out: tuple[str, ...] = ()
+    """Files of the same kinds, scored before and after."""
+
+    @property
+    def trained(self) -> PretrainSettings:
+        """What the trainer is told; the files it is told apart."""
+        return PretrainSettings.model_validate(self.model_dump(exclude={"files", "held_out"}))
+
+
 class TrainingPlan(Strict):
-    """Which model is trained, and how."""
+    """Which model is trained, and how. What comes later starts from what came before."""
 
     base: str
     """The model to train: a name from `models`, a folder or a Hugging Face id."""
+    pretrain: Pretraining | None = None
+    """First of all, on plain text; None leaves it out."""
     sft: SFTSettings | None = None
     """Best-of-n answers first, DPO on top of it; None leaves it out."""
+    reward: RewardSettings | None = None
+    """A reward model on the pairs, from the SFT model where there is one: a judge of kind reward_model can ask it."""
     dpo: DPOSettings | None = None
     gguf: Literal["f16", "q8_0"] | None = None
     """Also write each model as one file that llama.cpp, Ollama and LM Studio read; q8_0 is half the size and, on a CPU,
@@ -167,7 +189,7 @@ class Recipe(Strict):
                     schedule({name: need}, self.machine, [name], [])
             except WrongModel as error:
                 raise ValueError(str(error)) from error
-        for stage in ("sft", "dpo"):
+        for stage in STAGES:
             settings = getattr(self.training, stage, None)
             if settings is not None:
                 try:
@@ -235,6 +257,10 @@ class Recipe(Strict):
             return
         if plan.sft is None and plan.dpo is None:
             raise ValueError("training.rounds: nothing is trained; add training.sft or training.dpo")
+        if others := [stage for stage in STAGES if stage not in ("sft", "dpo") and getattr(plan, stage)]:
+            raise ValueError(
+                f"training.rounds: rounds train sft and dpo, not {', '.join(others)}; leave that out"
+            )
         base, asking = self.models.get(plan.base), [s.name for s in self.samplers if s.model == plan.base]
         if not isinstance(base, LlamaCpp | Vllm) or not asking:
             raise ValueError(
@@ -333,6 +359,13 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             beside = path.parent / holder[field]
             if not Path(holder[field]).is_absolute() and beside.is_file():
                 holder[field] = str(beside)
+    texts = (data.get("training") or {}).get("pretrain")
+    for field in ("files", "held_out"):
+        if isinstance(texts, dict) and isinstance(texts.get(field), list):
+            beside = [path.parent / str(file) for file in texts[field]]
+            texts[field] = [
+                str(near) if near.is_file() else file for near, file in zip(beside, texts[field], strict=True)
+            ]
     try:
         return Recipe.model_validate(data)
     except ValidationError as error:

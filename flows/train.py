@@ -6,21 +6,30 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from pydantic import TypeAdapter
 
 from flows.facts import Facts
 from flows.progress import display
-from flows.recipe import Recipe, RecipeError, TrainingPlan
+from flows.recipe import Pretraining, Recipe, RecipeError, TrainingPlan
 from flows.run import Run
 from serving import guard
-from trainers.job import Data, DPOJob, SFTJob
+from trainers.job import Data, Job
 
-Kind = Literal["sft", "dpo"]
+Kind = Literal["pretrain", "sft", "reward", "dpo"]
+BEFORE: dict[Kind, tuple[Kind, ...]] = {
+    "pretrain": (),
+    "sft": ("pretrain",),
+    "reward": ("sft", "pretrain"),
+    "dpo": ("sft", "pretrain"),
+}
+"""What a stage starts from: the first of these that the recipe has, else its base."""
+DATA: dict[Kind, str] = {"sft": "trl_sft/{}", "reward": "data/{}_prefs", "dpo": "trl/{}"}
+"""Where a stage's rows are in the dataset's folder, by split. The reward model reads margins too."""
 
 
 class TrainingFailed(Exception):
@@ -38,23 +47,20 @@ async def train(run: Run, kind: Kind, facts: Facts, label: str | None = None) ->
     job.out.parent.mkdir(parents=True, exist_ok=True)
     path = job.out.with_name(f"{stage}.job.json")
     path.write_text(job.model_dump_json(indent=2))
-    steps = display().add(f"train {stage}", job.settings.steps(rows(job.train)))
-    await asyncio.to_thread(
-        _run, path, job.partial / "progress.jsonl", job.out.with_name(f"{stage}.log"), steps
-    )
+    known = 0 if kind == "pretrain" else job.settings.steps(rows(job.train))
+    display().add(f"train {stage}", known)
+    await asyncio.to_thread(_run, path, job, f"train {stage}")
     made = json.loads((job.out / "model.json").read_text())
     facts.content.setdefault("models", {})[stage] = model_facts(job.out)
     facts.save()
     return made
 
 
-def job_of(run: Run, kind: Kind, stage: str | None = None) -> SFTJob | DPOJob:
+def job_of(run: Run, kind: Kind, stage: str | None = None) -> Job:
     """What the trainer is told, for a model named `stage`.
 
-    The base is the recipe's model, or for DPO the SFT model where there is one.
-
     Raises:
-        RecipeError: there is no such stage in the recipe, or no dataset to train on yet.
+        RecipeError: there is no such stage in the recipe, or no dataset or model to start from yet.
         WrongModel: the base's weights cannot be found.
     """
     from serving.weights import resolve_gguf, resolve_transformers
@@ -63,43 +69,64 @@ def job_of(run: Run, kind: Kind, stage: str | None = None) -> SFTJob | DPOJob:
     settings = getattr(plan, kind, None)
     if plan is None or settings is None:
         raise RecipeError(f"training.{kind} is not in recipe {recipe.name!r}; add it to train this stage")
-    dataset = run.folder / "dataset"
-    train, held_out = (dataset / "trl" / f"{split}.parquet" for split in ("train", "test"))
-    if kind == "sft":
-        train, held_out = (dataset / "trl_sft" / f"{split}.parquet" for split in ("train", "test"))
-    if not train.exists():
-        raise RecipeError(f"{train} does not exist; run `zephyr pairs` first, or `zephyr run` for everything")
+    train, held_out = _data(run, kind)
     served = recipe.models.get(plan.base)
     name, revision = (served.model, served.revision) if served else (plan.base, None)
     base, receipt = None, {}
     if served is not None and served.weights:
         receipt = {"name": name, "digest": served.weights}
-    if kind == "dpo" and plan.sft is not None:
-        base = run.model_folder("sft")
+    if before := next((each for each in BEFORE[kind] if getattr(plan, each) is not None), None):
+        base = run.model_folder(before)
         if not (base / "model.json").exists():
             raise RecipeError(
-                f"{base} does not exist; run `zephyr sft` first, or `zephyr run` for everything"
+                f"{base} does not exist; run `zephyr {before}` first, or `zephyr run` for everything"
             )
         made = json.loads((base / "model.json").read_text())
-        receipt = {"name": f"{recipe.name}-sft", "digest": made["weights"]}
+        receipt = {"name": f"{recipe.name}-{before}", "digest": made["weights"]}
     fields: dict[str, Any] = {
+        "kind": kind,
+        "settings": settings.trained if isinstance(settings, Pretraining) else settings,
         "name": f"{recipe.name}-{stage or kind}",
         "base": base or resolve_transformers(name, revision),
         "base_receipt": receipt or {"name": name, "revision": revision},
-        "train": Data(files=(train,)),
-        "eval": Data(files=(held_out,)) if held_out.exists() else None,
-        "data_receipts": ({"dataset": run.read_json("summary.json").get("dataset", {}).get("digest")},),
+        "train": train,
+        "eval": held_out,
         "out": run.model_folder(stage or kind),
         "seed": recipe.seed,
         "recipe": (run.folder / "recipe.yaml").read_text() if (run.folder / "recipe.yaml").exists() else "",
     }
-    if plan.gguf is not None:
+    if kind != "pretrain":
+        fields["data_receipts"] = (
+            {"dataset": run.read_json("summary.json").get("dataset", {}).get("digest")},
+        )
+    if plan.gguf is not None and kind not in ("pretrain", "reward"):
         fields |= {"gguf": resolve_gguf(name, revision).path, "gguf_type": plan.gguf}
-    return (
-        SFTJob(kind="sft", settings=settings, **fields)
-        if kind == "sft"
-        else DPOJob(kind="dpo", settings=settings, references=run.folder / "reference", **fields)
-    )
+    if kind == "dpo":
+        fields["references"] = run.folder / "reference"
+    return TypeAdapter(Job).validate_python(fields)
+
+
+def _data(run: Run, kind: Kind) -> tuple[Data, Data | None]:
+    """Rows to train on and held-out ones.
+
+    Raises:
+        RecipeError: they are not there.
+    """
+    plan = run.recipe.training
+    if kind == "pretrain":
+        assert plan is not None and plan.pretrain is not None
+        own = plan.pretrain
+        if missing := [file for file in (*own.files, *own.held_out) if not Path(file).is_file()]:
+            raise RecipeError(f"training.pretrain: {missing} are not there; files of texts are wanted")
+        train, held_out = (tuple(map(Path, files)) for files in (own.files, own.held_out))
+        return Data(files=train), Data(files=held_out) if held_out else None
+    dataset = run.folder / "dataset"
+    of = {split: dataset / f"{DATA[kind].format(split)}.parquet" for split in ("train", "test")}
+    if not of["train"].exists():
+        raise RecipeError(
+            f"{of['train']} does not exist; run `zephyr pairs` first, or `zephyr run` for everything"
+        )
+    return Data(files=(of["train"],)), Data(files=(of["test"],)) if of["test"].exists() else None
 
 
 def last_stage(plan: TrainingPlan) -> Kind:
@@ -141,7 +168,7 @@ def model_facts(folder: Path) -> dict[str, Any]:
     }
 
 
-def _run(job: Path, progress: Path, log: Path, step: Callable[..., None]) -> None:
+def _run(path: Path, job: Job, bar: str) -> None:
     """The training process from its start to its end; ended with us, whatever ends us.
 
     Raises:
@@ -156,16 +183,18 @@ def _run(job: Path, progress: Path, log: Path, step: Callable[..., None]) -> Non
         sys.executable,
         "-m",
         "trainers.run",
-        str(job),
+        str(path),
     ]
-    done = 0
+    done, step, log = 0, None, path.with_name(path.name.replace(".job.json", ".log"))
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
         try:
             while process.poll() is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(0.5)
-                for line in _lines(progress):
+                for line in _lines(job.partial / "progress.jsonl"):
+                    if step is None:  # now it is known how many there are
+                        step = display().add(bar, line["steps"] - display().bars[bar].total)
                     if line.get("step", 0) > done:
                         step(
                             line["step"] - done,
@@ -190,6 +219,24 @@ def _lines(progress: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+@flow(name="pretrain", flow_run_name="pretrain-{recipe.name}")
+async def pretrain(recipe: Recipe, out: Path | None = None) -> dict[str, Any]:
+    """Go on pretraining the base on texts. Text -> model."""
+    with Run.opened(recipe, out) as run:
+        facts = Facts.of(run)
+        await train(run, "pretrain", facts)
+        return facts.content
+
+
+@flow(name="train-reward", flow_run_name="reward-{recipe.name}")
+async def train_reward(recipe: Recipe, out: Path | None = None) -> dict[str, Any]:
+    """Train a reward model on the pairs, from the SFT model where the recipe has one. Dataset -> model."""
+    with Run.opened(recipe, out) as run:
+        facts = Facts.of(run)
+        await train(run, "reward", facts)
+        return facts.content
 
 
 @flow(name="train-sft", flow_run_name="sft-{recipe.name}")

@@ -1,4 +1,4 @@
-"""The whole recipe: preferences, SFT, DPO, evaluation, report. Every step resumes what the last run left."""
+"""The whole recipe: preferences, training, evaluation, report. Every step resumes what the last run left."""
 
 import time
 from pathlib import Path
@@ -17,12 +17,15 @@ from flows.recipe import Recipe
 from flows.report import draw
 from flows.rounds import train_in_rounds
 from flows.run import Run
-from flows.train import train_dpo, train_sft
+from flows.train import pretrain, train_dpo, train_reward, train_sft
+
+TRAINS = {"pretrain": pretrain, "sft": train_sft, "reward": train_reward, "dpo": train_dpo}
+"""Stages of training, in their order."""
 
 
 @flow(name="zephyr", flow_run_name="zephyr-{recipe.name}")
 async def zephyr(recipe: Recipe, out: Path | None = None, store: str | None = None) -> dict[str, Any]:
-    """Prompts -> completions -> judgements -> pairs -> SFT -> DPO -> evaluation."""
+    """Prompts -> completions -> judgements -> pairs -> models -> evaluation."""
     with Run.opened(recipe, out, store) as run:
         facts = Facts.of(run)
         found = count(run)
@@ -36,10 +39,9 @@ async def zephyr(recipe: Recipe, out: Path | None = None, store: str | None = No
             await train_in_rounds(recipe, out, store)
         else:
             await build_preferences(recipe, out, store)
-            if recipe.training and recipe.training.sft:
-                await train_sft(recipe, out)
-            if recipe.training and recipe.training.dpo:
-                await train_dpo(recipe, out)
+            for stage, trains in TRAINS.items():
+                if getattr(recipe.training, stage, None) is not None:
+                    await trains(recipe, out)
         if recipe.evaluation:
             await evaluate(recipe, out, store)
         facts = Facts.of(run)

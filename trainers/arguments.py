@@ -20,7 +20,7 @@ def devices() -> int:
 
 
 def arguments(settings: Training, work: Path, seed: int) -> dict[str, Any]:
-    """What SFTConfig and DPOConfig share. Checkpoints go to `work`/checkpoints."""
+    """What the configurations of TRL's trainers share. Checkpoints go to `work`/checkpoints."""
     import torch
 
     gpu = torch.cuda.is_available()
@@ -80,8 +80,23 @@ def load_model(base: Path, settings: Training) -> Any:
     )
 
 
-def load_tokenizer(base: Path, settings: Training) -> Any:
-    """The base's tokenizer, with the settings' template and a padding token."""
+def load_scorer(base: Path, settings: Training, seed: int) -> Any:
+    """The base with one output in place of its head; first values of that output are drawn by `seed`."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(seed)
+    return AutoModelForSequenceClassification.from_pretrained(
+        base,
+        num_labels=1,
+        dtype=getattr(torch, settings.dtype),
+        attn_implementation="sdpa",
+        local_files_only=True,
+    )
+
+
+def load_tokenizer(base: Path, settings: Training, *, chats: bool = True) -> Any:
+    """The base's tokenizer, with the settings' template and a padding token. `chats`: it must have a template."""
     from transformers import AutoTokenizer
 
     from trainers.guards import check_tokenizer
@@ -90,7 +105,8 @@ def load_tokenizer(base: Path, settings: Training) -> Any:
     tokenizer.padding_side = "right"
     if settings.template:
         tokenizer.chat_template = settings.template
-    check_tokenizer(tokenizer, base)
+    if chats:
+        check_tokenizer(tokenizer, base)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = (
             tokenizer.eos_token
@@ -98,8 +114,9 @@ def load_tokenizer(base: Path, settings: Training) -> Any:
     return tokenizer
 
 
-def adapter(settings: Training, layers: int) -> Any:
-    """The LoRA configuration for a model of `layers` blocks, or None."""
+def adapter(settings: Training, layers: int, *, scores: bool = False) -> Any:
+    """The LoRA configuration for a model of `layers` blocks, or None. `scores`: it has an output, trained in full, in
+    place of a head."""
     from peft import LoraConfig
 
     lora = settings.lora
@@ -117,6 +134,7 @@ def adapter(settings: Training, layers: int) -> Any:
         lora_dropout=lora.dropout,
         target_modules=target,
         bias="none",
-        task_type="CAUSAL_LM",
+        task_type="SEQ_CLS" if scores else "CAUSAL_LM",
+        modules_to_save=["score"] if scores else None,
         layers_to_transform=only,
     )

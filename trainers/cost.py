@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from records.base import Strict
-from trainers.job import DPOJob, Job
+from trainers.job import DPOJob, Job, RewardJob
 
 GB = 1e9
 PEAKS = {
@@ -123,6 +123,8 @@ def _computed(job: Job, rows: Any) -> list[int]:
         parts = (rows[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids"))
         shared = job.settings.share_prompts
         return [len(p) * (1 if shared else 2) + len(c) + len(r) for p, c, r in zip(*parts, strict=True)]
+    if isinstance(job, RewardJob):
+        return list(rows["length"])
     return [len(ids) for ids in rows["input_ids"]]
 
 

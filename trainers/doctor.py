@@ -13,10 +13,11 @@ from records.base import Strict
 from trainers.arguments import compute, load_tokenizer
 from trainers.cost import Cost, estimate
 from trainers.guards import BadInput, check_base, check_length, check_settings
-from trainers.job import DPOJob, Job
+from trainers.job import Job
 from trainers.reference import key_of_pair
-from trainers.rows import Rows, dialogues_to_tokens, pairs_to_tokens, read
+from trainers.rows import Rows
 from trainers.settings import Training
+from trainers.tokens import tokens_of
 
 LONGER_WINS = 0.75
 """Share of pairs whose chosen is the longer one, above which the model learns to write long. Our choice."""
@@ -31,6 +32,9 @@ DROPPED = {
     ),
     "empty_answer": ("an answer is empty", "drop these answers before pairing"),
     "no_answer": ("the last message is not the assistant's", "end each row with an answer"),
+    "too_long": ("a conversation is longer than max_length", "raise max_length"),
+    "no_margin": ("the pair has no margin", "set margin: 0, or drop these pairs"),
+    "empty_text": ("the text is empty", "drop these rows"),
     "prompt_too_long": ("the prompt alone fills max_length", "raise max_length, or set max_prompt"),
 }
 """Rows that are left out, and why."""
@@ -93,13 +97,16 @@ def examine(job: Job, devices: int = 1) -> Examined:
     if config is None:
         return Examined(findings=tuple(findings))
     attempt("max_length", lambda: check_length(job.settings, config) or True)
-    tokenizer = attempt("tokenizer", lambda: load_tokenizer(job.base, job.settings))
+    tokenizer = attempt(
+        "tokenizer", lambda: load_tokenizer(job.base, job.settings, chats=job.kind != "pretrain")
+    )
     if tokenizer is None:
         return Examined(findings=tuple(findings))
-    rows = attempt("data", lambda: _tokens(job, tokenizer, job.train))
+    rows = attempt("data", lambda: tokens_of(job, tokenizer, job.train))
     if rows is None:
         return Examined(findings=tuple(findings))
-    held_out = attempt("held-out data", lambda: _tokens(job, tokenizer, job.eval)) if job.eval else None
+    data = job.eval
+    held_out = attempt("held-out data", lambda: tokens_of(job, tokenizer, data)) if data else None
     findings += _of_rows(rows)
     findings += _of_settings(job.settings, len(rows.tokens), lora=job.settings.lora is not None)
     if job.kind == "dpo":
@@ -111,12 +118,6 @@ def examine(job: Job, devices: int = 1) -> Examined:
         cost = estimate(job, rows.tokens, devices, compute(job.settings))
         findings += _of_memory(cost)
     return Examined(findings=tuple(findings), rows=rows.counts, cost=cost)
-
-
-def _tokens(job: Job, tokenizer: Any, data: Any) -> Rows:
-    if isinstance(job, DPOJob):
-        return pairs_to_tokens(read(data), tokenizer, job.settings)
-    return dialogues_to_tokens(read(data), tokenizer, job.settings)
 
 
 def _of_rows(rows: Rows) -> Iterator[Finding]:
@@ -190,7 +191,7 @@ def _of_pairs(pairs: Any) -> Iterator[Finding]:
 
 
 def _leaks(train: Any, held_out: Any) -> Iterator[Finding]:
-    first = "prompt_ids" if "prompt_ids" in train.column_names else "input_ids"
+    first = next(name for name in ("prompt_ids", "input_ids", "chosen_ids") if name in train.column_names)
     known = {tuple(ids) for ids in train[first]}
     if leaked := sum(tuple(ids) in known for ids in held_out[first]):
         yield Finding(

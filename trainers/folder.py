@@ -16,6 +16,35 @@ from records.ids import fingerprint
 from trainers.export import to_gguf
 from trainers.job import Job, base_digest, seed_of, sha256
 
+METHODS = {
+    "pretrain": "pretraining on text",
+    "sft": "supervised fine-tuning",
+    "dpo": "direct preference optimization (arXiv 2305.18290)",
+    "reward": "training as a reward model (arXiv 2203.02155)",
+}
+EXAMPLE = [
+    "from transformers import pipeline",
+    "",
+    'chat = pipeline("text-generation", "path/to/this/folder")',
+    'chat([{"role": "user", "content": "Hello!"}])',
+]
+EXAMPLES = {
+    "pretrain": [
+        "from transformers import pipeline",
+        "",
+        'pipeline("text-generation", "path/to/this/folder")("Tea is")',
+    ],
+    "reward": [
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+        "",
+        'tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")',
+        'model = AutoModelForSequenceClassification.from_pretrained("path/to/this/folder")',
+        'chat = [{"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "Hi."}]',
+        'model(**tokenizer.apply_chat_template(chat, return_dict=True, return_tensors="pt")).logits  # no sigmoid',
+    ],
+}
+"""How the model is used, by the job's kind."""
+
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets")
 
 
@@ -101,22 +130,16 @@ def card(job: Job, base: dict[str, Any], metrics: dict[str, Any], versions: dict
         for split, c in metrics["rows"].items()
         if c
     ]
-    method = {"sft": "supervised fine-tuning", "dpo": "direct preference optimization (arXiv 2305.18290)"}[
-        job.kind
-    ]
     settings = job.settings.model_dump(mode="json", exclude={"template"})
     lines = [
         f"# {job.name}",
         "",
-        f"{name} after {method}: {metrics['steps']} steps, "
+        f"{name} after {METHODS[job.kind]}: {metrics['steps']} steps, "
         + (f"training loss {loss[0]:.4f} to {loss[-1]:.4f}." if loss else "no loss was logged."),
         f"Base: digest `{base['digest']}`, license {license_ or 'not known; look it up before publishing'}.",
         "",
         "```python",
-        "from transformers import pipeline",
-        "",
-        'chat = pipeline("text-generation", "path/to/this/folder")',
-        'chat([{"role": "user", "content": "Hello!"}])',
+        *EXAMPLES.get(job.kind, EXAMPLE),
         "```",
         "",
         "## Data",

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from trainers.settings import DPOSettings, SFTSettings, Training
+from trainers.settings import DPOSettings, Training
 
 
 class BadInput(ValueError):
@@ -93,7 +93,7 @@ def adapters_in_float32(model: Any) -> int:
     return moved
 
 
-def check_reference(settings: SFTSettings | DPOSettings, before: dict[str, float]) -> None:
+def check_reference(settings: Training, before: dict[str, float]) -> None:
     """Before the first step policy and reference are the same model, so the sigmoid loss is ln 2."""
     if isinstance(settings, DPOSettings) and set(settings.losses) == {"sigmoid"} and "loss" in before:
         per_unit = before["loss"] / settings.losses["sigmoid"]

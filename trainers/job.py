@@ -9,16 +9,17 @@ from pydantic import Field, model_validator
 
 from records.base import Strict
 from records.ids import fingerprint
-from trainers.settings import DPOSettings, SFTSettings
+from trainers.settings import DPOSettings, PretrainSettings, RewardSettings, SFTSettings
 
 FORMAT = 1
 """Raised when the same job would give another model."""
 
 
 class Data(Strict):
-    """Rows to train or evaluate on: Parquet files, or a split of a dataset folder."""
+    """Rows to train or evaluate on: files, or a split of a dataset folder."""
 
     files: tuple[Path, ...] = ()
+    """Parquet or JSON lines; a .txt file is one row with its `text`."""
     folder: Path | None = None
     """Of a Hugging Face dataset: Parquet files and, with several configs, a README.md that names them."""
     config: str | None = None
@@ -34,7 +35,7 @@ class Data(Strict):
         return self
 
     def paths(self) -> list[Path]:
-        """The Parquet files behind it, for their digests."""
+        """The files behind it, for their digests."""
         if self.folder is None:
             return list(self.files)
         every = sorted(self.folder.rglob("*.parquet"))
@@ -85,7 +86,17 @@ class DPOJob(_Job):
     """Folder where the reference's log-probabilities are kept for other runs on the same base; None: for this one."""
 
 
-Job = Annotated[SFTJob | DPOJob, Field(discriminator="kind")]
+class PretrainJob(_Job):
+    kind: Literal["pretrain"]
+    settings: PretrainSettings
+
+
+class RewardJob(_Job):
+    kind: Literal["reward"]
+    settings: RewardSettings
+
+
+Job = Annotated[SFTJob | DPOJob | PretrainJob | RewardJob, Field(discriminator="kind")]
 
 COSMETIC = {"save_every", "logging_every"}
 """Settings that do not change the weights."""

@@ -12,6 +12,7 @@ they are counted.
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from trainers.guards import BadInput
@@ -19,6 +20,7 @@ from trainers.job import Data
 from trainers.settings import DPOSettings, SFTSettings
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
 
 Messages = list[dict[str, str]]
@@ -32,18 +34,16 @@ class Rows(NamedTuple):
 
 
 def read(data: Data) -> "Dataset":
-    """The rows of Parquet files, or of one split of a dataset folder."""
+    """The rows of files, or of one split of a dataset folder."""
     from datasets import Dataset, concatenate_datasets, load_dataset
 
     missing = [str(path) for path in data.files if not path.is_file()]
     if missing or (data.folder and not data.folder.is_dir()):
         raise BadInput(
-            f"data {missing or str(data.folder)!r} is not there; Parquet files or a dataset folder are wanted"
+            f"data {missing or str(data.folder)!r} is not there; files or a dataset folder are wanted"
         )
     if data.folder is None:
-        import pyarrow.parquet as pq
-
-        return concatenate_datasets([Dataset(pq.read_table(path)) for path in data.files])
+        return concatenate_datasets([Dataset(_table(path)) for path in data.files])
     try:
         loaded = load_dataset(str(data.folder), data.config, split=data.split)
     except (ValueError, KeyError, FileNotFoundError) as error:
@@ -52,6 +52,25 @@ def read(data: Data) -> "Dataset":
         ) from error
     assert isinstance(loaded, Dataset)
     return loaded
+
+
+def _table(path: Path) -> "pa.Table":
+    import pyarrow as pa
+    import pyarrow.json
+    import pyarrow.parquet
+
+    if path.suffix == ".txt":
+        return pa.table({"text": [path.read_text(encoding="utf-8")]})
+    try:
+        return (
+            pyarrow.json.read_json(path)
+            if path.suffix in (".jsonl", ".json")
+            else pyarrow.parquet.read_table(path)
+        )
+    except pa.ArrowInvalid as error:
+        raise BadInput(
+            f"{str(path)!r} cannot be read: {error}; Parquet, JSON lines or .txt is wanted"
+        ) from error
 
 
 def pair_of(row: dict[str, Any]) -> tuple[Messages, Messages, Messages]:
@@ -102,14 +121,14 @@ def pairs_to_tokens(pairs: "Dataset", tokenizer: Any, settings: DPOSettings) -> 
     def row_to_tokens(row: dict[str, Any]) -> Turn:
         notes: list[str] = []
         prompt, chosen, rejected = pair_of(row)
-        if not (_answers(chosen) and _answers(rejected)):
-            return _dropped("no_answer")
-        if _empty(chosen) or _empty(rejected):
-            return _dropped("empty_answer")
+        if not (answered(chosen) and answered(rejected)):
+            return dropped("no_answer")
+        if empty(chosen) or empty(rejected):
+            return dropped("empty_answer")
         if chosen == rejected:
-            return _dropped("identical")
-        start = _ids(tokenizer, prompt, generation=True)
-        whole = [_ids(tokenizer, prompt + answer) for answer in (chosen, rejected)]
+            return dropped("identical")
+        start = ids_of(tokenizer, prompt, generation=True)
+        whole = [ids_of(tokenizer, prompt + answer) for answer in (chosen, rejected)]
         shared = min(_shared(start, ids) for ids in whole)
         notes += ["prompt_not_a_prefix"] * (shared < len(start))
         prompt_ids, answers = start[:shared], [ids[shared:] for ids in whole]
@@ -119,7 +138,7 @@ def pairs_to_tokens(pairs: "Dataset", tokenizer: Any, settings: DPOSettings) -> 
             notes.append("prompt_cut")
         room = settings.max_length - len(prompt_ids)
         if room <= 0:
-            return _dropped("prompt_too_long")
+            return dropped("prompt_too_long")
         notes += [
             f"{name}_cut"
             for name, ids in zip(("chosen", "rejected"), answers, strict=True)
@@ -127,12 +146,12 @@ def pairs_to_tokens(pairs: "Dataset", tokenizer: Any, settings: DPOSettings) -> 
         ]
         chosen_ids, rejected_ids = (ids[:room] for ids in answers)
         if chosen_ids == rejected_ids:
-            return _dropped("identical_after_truncation")
+            return dropped("identical_after_truncation")
         length = 2 * len(prompt_ids) + len(chosen_ids) + len(rejected_ids)
         ids = {"prompt_ids": prompt_ids, "chosen_ids": chosen_ids, "rejected_ids": rejected_ids}
         return {**ids, "length": length, "dropped": "", "notes": notes}
 
-    return _collect(pairs, row_to_tokens, ("prompt_ids", "chosen_ids", "rejected_ids"))
+    return collect(pairs, row_to_tokens, ("prompt_ids", "chosen_ids", "rejected_ids"))
 
 
 def dialogues_to_tokens(dialogues: "Dataset", tokenizer: Any, settings: SFTSettings) -> Rows:
@@ -141,10 +160,10 @@ def dialogues_to_tokens(dialogues: "Dataset", tokenizer: Any, settings: SFTSetti
     def row_to_tokens(row: dict[str, Any]) -> Turn:
         notes: list[str] = []
         messages = dialogue_of(row)
-        if not _answers(messages):
-            return _dropped("no_answer")
-        if _empty(messages):
-            return _dropped("empty_answer")
+        if not answered(messages):
+            return dropped("no_answer")
+        if empty(messages):
+            return dropped("empty_answer")
         text = _text(tokenizer, messages)
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids, spans = encoded["input_ids"], []
@@ -169,35 +188,48 @@ def dialogues_to_tokens(dialogues: "Dataset", tokenizer: Any, settings: SFTSetti
             notes.append("cut")
             ids, labels = ids[: settings.max_length], labels[: settings.max_length]
         if all(label == -100 for label in labels[1:]):
-            return _dropped("prompt_too_long")
+            return dropped("prompt_too_long")
         return {"input_ids": ids, "labels": labels, "length": len(ids), "dropped": "", "notes": notes}
 
-    return _collect(dialogues, row_to_tokens, ("input_ids", "labels"))
+    return collect(dialogues, row_to_tokens, ("input_ids", "labels"))
 
 
-def _collect(
-    dataset: "Dataset", row_to_tokens: Callable[[dict[str, Any]], Turn], columns: tuple[str, ...]
+def collect(
+    dataset: "Dataset",
+    row_to_tokens: Callable[[dict[str, Any]], Turn],
+    columns: tuple[str, ...],
+    others: dict[str, Any] | None = None,
 ) -> Rows:
+    """Rows through `row_to_tokens`, without those it dropped, and counts.
+
+    `columns`: the tokens' columns. `others`: further columns, with their feature.
+
+    Raises:
+        BadInput: no row is left, or the template is at fault in most of them.
+    """
     from datasets import Features, List, Value
+
+    others = others or {}
 
     if not len(dataset):
         raise BadInput("the data has no rows")
     made = dataset.map(
-        lambda row: {column: [] for column in columns} | row_to_tokens(row),
+        lambda row: {column: [] for column in columns} | dict.fromkeys(others) | row_to_tokens(row),
         remove_columns=dataset.column_names,
         features=Features(
             {column: List(Value("int32")) for column in columns}
+            | others
             | {"length": Value("int32"), "dropped": Value("string"), "notes": List(Value("string"))}
         ),
         num_proc=min(8, os.cpu_count() or 1) if len(dataset) > MANY else None,
         load_from_cache_file=False,
     )
-    dropped = Counter(reason for reason in made["dropped"] if reason)
+    lost = Counter(reason for reason in made["dropped"] if reason)
     changed = Counter(note for notes in made["notes"] for note in set(notes))
     kept = made.select([i for i, reason in enumerate(made["dropped"]) if not reason])
     kept = kept.remove_columns(["dropped", "notes"])
     if not len(kept):
-        raise BadInput(f"no row is left: {dict(dropped)} of {len(dataset)} rows were dropped")
+        raise BadInput(f"no row is left: {dict(lost)} of {len(dataset)} rows were dropped")
     for note, (what, fix) in TEMPLATE_FAULTS.items():
         if changed[note] * 2 > len(kept):
             raise BadInput(f"{what} in {changed[note]} of {len(kept)} rows under this chat template; {fix}")
@@ -205,7 +237,7 @@ def _collect(
         "rows": len(dataset),
         "kept": len(kept),
         "tokens": sum(kept["length"]),
-        "dropped": dict(sorted(dropped.items())),
+        "dropped": dict(sorted(lost.items())),
         "changed": dict(sorted(changed.items())),
     }
     return Rows(kept, counts)
@@ -228,11 +260,13 @@ TEMPLATE_FAULTS = {
 """A fault in a few rows is counted; in most of them it is the template's, and refused."""
 
 
-def _dropped(reason: str) -> Turn:
+def dropped(reason: str) -> Turn:
+    """A row that is left out."""
     return {"dropped": reason, "notes": [], "length": 0}
 
 
-def _ids(tokenizer: Any, messages: Messages, generation: bool = False) -> list[int]:
+def ids_of(tokenizer: Any, messages: Messages, generation: bool = False) -> list[int]:
+    """The rendered messages' tokens, with no other special tokens than the template's."""
     return tokenizer(_text(tokenizer, messages, generation), add_special_tokens=False)["input_ids"]
 
 
@@ -269,11 +303,13 @@ def _plain(messages: Iterable[dict[str, Any]]) -> Messages:
     return [{"role": m["role"], "content": m["content"]} for m in messages]
 
 
-def _answers(messages: Messages) -> bool:
+def answered(messages: Messages) -> bool:
+    """Whether the last turn is the assistant's."""
     return bool(messages) and messages[-1]["role"] == "assistant"
 
 
-def _empty(messages: Messages) -> bool:
+def empty(messages: Messages) -> bool:
+    """Whether the last turn says nothing."""
     return not messages[-1]["content"].strip()
 
 

@@ -89,15 +89,18 @@ def check_files(job: Job) -> None:
         paths = data.paths() if data else []
         if data and not (paths and all(path.is_file() for path in paths)):
             where = data.folder or [str(path) for path in paths if not path.is_file()]
-            raise BadInput(f"{field}: no Parquet files at {str(where)!r}; rows to train on are wanted")
+            raise BadInput(f"{field}: no files at {str(where)!r}; rows to train on are wanted")
     if job.gguf and not job.gguf.is_file():
         raise BadInput(f"gguf={str(job.gguf)!r} is not there; the GGUF file of the base is wanted")
+
+
+KINDS = ("pretrain", "sft", "dpo", "reward")
 
 
 def _said(error: ValidationError) -> str:
     """Every fault as `field: what was wanted, what came`."""
     return "; ".join(
-        f"{'.'.join(str(part) for part in fault['loc'] if part not in ('sft', 'dpo')) or 'job'}: "
+        f"{'.'.join(str(part) for part in fault['loc'] if part not in KINDS) or 'job'}: "
         f"{fault['msg']}"
         f" (got {str(fault['input'])[:80]!r})"
         for fault in error.errors()

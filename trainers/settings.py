@@ -143,6 +143,36 @@ class SFTSettings(Training):
     """Tokens that are trained: the last answer, every answer, or everything. Handbook: all."""
 
 
+class PretrainSettings(Training):
+    """Next-token loss on plain text: documents one after the other, cut into sequences of `max_length`."""
+
+    learning_rate: float = Field(default=2e-5, gt=0)
+    """Our choice, for a model that goes on from trained weights; from random ones 3e-4 is usual at 7B (arXiv
+    2302.13971)."""
+    max_length: int = Field(default=2048, ge=16)
+    """Tokens of a sequence; a document that does not fit goes on in the next one."""
+    column: str = Field(default="text", min_length=1)
+    """Of the rows, with a document each."""
+
+
+class RewardSettings(Training):
+    """A reward model: a scalar per conversation, by the Bradley-Terry loss on pairs (arXiv 2203.02155, equation 1)."""
+
+    learning_rate: float = Field(default=1e-5, gt=0)
+    """For all weights; InstructGPT: 9e-6. With LoRA 1e-4 is usual."""
+    batch: int = Field(default=64, ge=1)
+    """Pairs per optimizer step, over all devices. InstructGPT: the pairs of 64 prompts."""
+    micro_batch: int = Field(default=4, ge=1)
+    """Pairs per device and forward pass."""
+    max_length: int = Field(default=1024, ge=16)
+    """Tokens of the whole conversation; pairs with a longer one are left out and counted: its end is what is scored."""
+    margin: float = Field(default=0.0, ge=0)
+    """Times the pair's difference of scores, which the rewards must differ by (Llama 2, arXiv 2307.09288, equation 2).
+    0: they must only be in order."""
+    center: float = Field(default=0.01, ge=0)
+    """Weight of the squared sum of a pair's rewards, which keeps them around 0 (arXiv 2312.09244, equation 2: 0.01)."""
+
+
 class DPOSettings(Training):
     """Direct preference optimization, arXiv 2305.18290."""
 

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on dialogues. Settings, base and token rows in, a TRL trainer out."""
+"""Fine-tune on dialogues, or go on pretraining on texts. Settings, base and token rows in, a TRL trainer out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,16 +11,16 @@ from trl.trainer.sft_trainer import SFTTrainer
 from trainers.arguments import adapter, arguments
 from trainers.guards import adapters_in_float32
 from trainers.head import score_only_answers
-from trainers.settings import SFTSettings
+from trainers.settings import PretrainSettings, SFTSettings
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 
-def sft_config(settings: SFTSettings, work: Path, seed: int) -> SFTConfig:
+def sft_config(settings: SFTSettings | PretrainSettings, work: Path, seed: int) -> SFTConfig:
     return SFTConfig(
         **arguments(settings, work, seed),
-        packing=settings.packing,
+        packing=isinstance(settings, SFTSettings) and settings.packing,
         packing_strategy="bfd",
         eval_packing=False,
         padding_free=False,
@@ -32,7 +32,7 @@ def sft_config(settings: SFTSettings, work: Path, seed: int) -> SFTConfig:
 
 
 def sft_trainer(
-    settings: SFTSettings,
+    settings: SFTSettings | PretrainSettings,
     model: Any,
     tokenizer: Any,
     train: Dataset,

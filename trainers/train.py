@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from transformers import PrinterCallback
 
-from trainers.arguments import compute, load_model, load_tokenizer
+from trainers.arguments import compute, load_model, load_scorer, load_tokenizer
 from trainers.checkpoints import Watch, history, open_work
 from trainers.dpo import dpo_trainer
 from trainers.folder import write_folder
 from trainers.guards import check_base, check_length, check_reference
 from trainers.job import Job, base_digest, seed_of
 from trainers.reference import References
-from trainers.rows import Rows, dialogues_to_tokens, pairs_to_tokens, read
+from trainers.reward import reward_trainer
 from trainers.sft import sft_trainer
+from trainers.tokens import tokens_of
 
 
 def train(job: Job, key: str) -> Path:
@@ -29,21 +30,12 @@ def train(job: Job, key: str) -> Path:
     torch.set_num_threads(job.threads or len(os.sched_getaffinity(0)))
     settings, work = job.settings, job.partial
     check_length(settings, check_base(job.base))
-    tokenizer = load_tokenizer(job.base, settings)
-    rows = _tokens(job, tokenizer, job.train)
-    held_out = _tokens(job, tokenizer, job.eval) if job.eval else None
+    tokenizer = load_tokenizer(job.base, settings, chats=job.kind != "pretrain")
+    rows = tokens_of(job, tokenizer, job.train)
+    held_out = tokens_of(job, tokenizer, job.eval) if job.eval else None
 
     checkpoint = open_work(work, key)
-    model = load_model(job.base, settings)
-    held = held_out.tokens if held_out else None
-    common = (model, tokenizer, rows.tokens, held, work, seed_of(job), [Watch(work)])
-    trainer: Any
-    if job.kind == "dpo":
-        store = job.references or work / "reference"
-        references = References(store, base_digest(job), job.settings.dtype, compute(job.settings))
-        trainer = dpo_trainer(job.settings, *common, references)
-    else:
-        trainer = sft_trainer(job.settings, *common)
+    trainer = _trainer(job, tokenizer, rows.tokens, held_out.tokens if held_out else None)
     trainer.remove_callback(PrinterCallback)
     if settings.epochs is not None and settings.max_steps is not None:
         trainer.args.max_steps = settings.steps(len(trainer.train_dataset))
@@ -79,10 +71,18 @@ def train(job: Job, key: str) -> Path:
     return write_folder(job, key, trainer.accelerator.unwrap_model(trainer.model), tokenizer, metrics)
 
 
-def _tokens(job: Job, tokenizer: Any, data: Any) -> Rows:
-    if job.kind == "dpo":
-        return pairs_to_tokens(read(data), tokenizer, job.settings)
-    return dialogues_to_tokens(read(data), tokenizer, job.settings)
+def _trainer(job: Job, tokenizer: Any, train: Any, held_out: Any) -> Any:
+    work, seed = job.partial, seed_of(job)
+    rest = (tokenizer, train, held_out, work, seed, [Watch(work)])
+    match job.kind:
+        case "reward":
+            return reward_trainer(job.settings, load_scorer(job.base, job.settings, seed), *rest)
+        case "dpo":
+            store = job.references or work / "reference"
+            references = References(store, base_digest(job), job.settings.dtype, compute(job.settings))
+            return dpo_trainer(job.settings, load_model(job.base, job.settings), *rest, references)
+        case "sft" | "pretrain":
+            return sft_trainer(job.settings, load_model(job.base, job.settings), *rest)
 
 
 def _evaluate(trainer: Any) -> dict[str, float]:

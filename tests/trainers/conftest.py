@@ -60,6 +60,10 @@ def dialogue(i: int) -> dict[str, Any]:
     }
 
 
+def text(i: int) -> dict[str, Any]:
+    return {"text": f"{TOPICS[i % len(TOPICS)]} is what chapter {i} is about. " * (1 + i % 5)}
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random Llama: 2 layers, 32 wide, 4 heads over 2, tied embeddings, 400 tokens."""
@@ -114,10 +118,10 @@ def tokenizer(tiny: Path) -> Any:
 
 @pytest.fixture
 def job(tiny: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """A job as JSON: DPO on 16 pairs, or SFT on 16 dialogues; keyword arguments change its fields."""
+    """A job as JSON: 16 pairs, dialogues or texts, as its kind wants them; keyword arguments change its fields."""
 
     def make(kind: str = "dpo", settings: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
-        row = pair if kind == "dpo" else dialogue
+        row = {"sft": dialogue, "pretrain": text}.get(kind, pair)
         for name, numbers in (("train", range(16)), ("eval", range(16, 20))):
             pq.write_table(
                 pa.Table.from_pylist([row(i) for i in numbers]), tmp_path / f"{kind}-{name}.parquet"

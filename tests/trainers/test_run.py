@@ -141,7 +141,7 @@ def test_sft_learns_and_keeps_its_template(job: Callable[..., Any], tmp_path: Pa
         ),
         ({"settings": {"betta": 1}}, "betta"),
         ({"base": "/nowhere"}, "base='/nowhere' has no config.json"),
-        ({"train": {"files": ["/nowhere.parquet"]}}, "train: no Parquet files"),
+        ({"train": {"files": ["/nowhere.parquet"]}}, "train: no files"),
         ({"train": {"folder": "/nowhere"}}, "give either files, or a folder and its split"),
         ({"gguf": "/nowhere.gguf"}, "gguf='/nowhere.gguf' is not there"),
         ({"settings": {"max_length": 4096}}, "max_length=4096 is above the base's 512 positions"),

@@ -1,0 +1,82 @@
+"""What each stage of a recipe trains on, and what it starts from."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flows.recipe import Recipe, RecipeError, load_recipe
+from flows.run import Run
+from flows.train import Kind, job_of
+from tests.trainers.conftest import dialogue, pair, text
+
+QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
+
+
+def run_of(tmp_path: Path, base: Path, training: dict[str, Any]) -> Run:
+    """A run whose dataset is there and nothing else."""
+    plain = load_recipe(QUICKSTART).model_dump(mode="json") | {"evaluation": None}
+    plain["training"] = {"base": str(base)} | training
+    run = Run.at(Recipe.model_validate(plain), tmp_path)
+    for name, row in {"trl_sft": dialogue, "trl": pair, "data": pair}.items():
+        folder = run.folder / "dataset" / name
+        folder.mkdir(parents=True)
+        for split in ("train", "test"):
+            file = f"{split}_prefs.parquet" if name == "data" else f"{split}.parquet"
+            pq.write_table(pa.Table.from_pylist([row(i) for i in range(4)]), folder / file)
+    return run
+
+
+def finish(run: Run, stage: str) -> None:
+    folder = run.model_folder(stage)
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_text(json.dumps({"weights": f"digest of {stage}"}))
+
+
+def test_a_stage_starts_from_the_model_of_the_one_before(tmp_path: Path, tiny: Path):
+    (tmp_path / "a.txt").write_text(text(1)["text"])
+    pretrain = {"files": [str(tmp_path / "a.txt")], "max_length": 64}
+    run = run_of(tmp_path, tiny, {"pretrain": pretrain, "sft": {}, "reward": {}, "dpo": {}})
+    job = job_of(run, "pretrain")
+    assert job.base == tiny and job.train.files == (tmp_path / "a.txt",) and job.eval is None
+    assert "files" not in job.settings.model_dump(), "another path of the same text is the same model"
+    stages: list[tuple[Kind, Kind]] = [("sft", "pretrain"), ("reward", "sft"), ("dpo", "sft")]
+    for stage, before in stages:
+        if not run.model_folder(before).exists():
+            with pytest.raises(RecipeError, match=f"run `zephyr {before}` first"):
+                job_of(run, stage)
+            finish(run, before)
+        job = job_of(run, stage)
+        assert job.kind == stage and job.base == run.model_folder(before)
+        assert job.base_receipt["digest"] == f"digest of {before}"
+    assert job_of(run, "reward").train.files[0].name == "train_prefs.parquet"
+
+
+def test_without_the_earlier_stages_a_stage_starts_from_the_base(tmp_path: Path, tiny: Path):
+    assert job_of(run_of(tmp_path, tiny, {"reward": {"margin": 1}}), "reward").base == tiny
+
+
+def test_texts_lie_beside_the_recipe_and_must_be_there(tmp_path: Path, tiny: Path):
+    import yaml
+
+    plain = load_recipe(QUICKSTART).model_dump(mode="json") | {"evaluation": None}
+    plain["training"] = {"base": str(tiny), "pretrain": {"files": ["texts.jsonl"]}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(plain))
+    missing = Run.at(load_recipe(tmp_path / "recipe.yaml"), tmp_path)
+    with pytest.raises(RecipeError, match=r"training.pretrain: \['texts.jsonl'\] are not there"):
+        job_of(missing, "pretrain")
+    (tmp_path / "texts.jsonl").write_text('{"text": "tea"}\n')
+    found = Run.at(load_recipe(tmp_path / "recipe.yaml"), tmp_path)
+    assert job_of(found, "pretrain").train.files == (tmp_path / "texts.jsonl",)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "reward"])
+def test_rounds_refuse_stages_that_they_would_leave_out(stage: str, tmp_path: Path):
+    own = {"pretrain": {"files": ["a.txt"]}, "reward": {}}[stage]
+    plain = load_recipe(QUICKSTART).model_dump(mode="json")
+    plain["training"] |= {"rounds": 2, stage: own}
+    with pytest.raises(ValueError, match=f"rounds train sft and dpo, not {stage}"):
+        Recipe.model_validate(plain)

@@ -1,0 +1,25 @@
+"""A job's rows as the tokens its trainer reads."""
+
+from typing import Any
+
+from trainers.conversations import conversations_to_tokens
+from trainers.job import Data, Job
+from trainers.pretrain import texts_to_tokens
+from trainers.rows import Rows, dialogues_to_tokens, pairs_to_tokens, read
+
+
+def tokens_of(job: Job, tokenizer: Any, data: Data) -> Rows:
+    """`data`: the job's training rows, or the held-out ones.
+
+    Raises:
+        BadInput: they cannot be read, or none is left.
+    """
+    match job.kind:
+        case "pretrain":
+            return texts_to_tokens(read(data), tokenizer, job.settings)
+        case "sft":
+            return dialogues_to_tokens(read(data), tokenizer, job.settings)
+        case "reward":
+            return conversations_to_tokens(read(data), tokenizer, job.settings)
+        case "dpo":
+            return pairs_to_tokens(read(data), tokenizer, job.settings)
