@@ -16,7 +16,7 @@ from flows.progress import display
 from flows.readings import Readings
 from flows.run import Run
 from flows.stage import Chains, together
-from flows.tasks import Coming, answer, generate_shard, judge, judge_shard
+from flows.tasks import Coming, answer, generate_shard, judge, judge_shard, run_shard
 from flows.work import Work
 from judges.jury import Member
 from records.ids import fingerprint
@@ -56,8 +56,13 @@ class Conductor:
         members: Sequence[Member],
         again: Collection[str],
         shards: Collection[int],
+        *,
+        plain: bool = False,
     ) -> None:
-        """`again`: statuses whose judgements are asked anew. `shards`: those to go through."""
+        """`again`: statuses that are judged anew. `shards`: those to go through. `plain`: without Prefect."""
+        self._generate_shard, self._judge_shard = generate_shard, judge_shard
+        if plain:
+            self._generate_shard = self._judge_shard = run_shard
         self.run, self.prompts, self.engine, self.results, self.again = run, prompts, engine, results, again
         self.shards = shards
         self.verdicts = {member.name: Counter[str]() for member in members}
@@ -205,7 +210,7 @@ class Conductor:
             chat, step = self.engine.chat(own.sampler.model, GENERATE), self._generated[name]
             tell = hand_on if at_once or several else None
             work = partial(answer, self.run, own, index, chunk, chat, step, tell, self.again)
-            own.receipts[index] = await generate_shard(f"{name}-{index:05d}", work)
+            own.receipts[index] = await self._generate_shard(f"{name}-{index:05d}", work)
             del self._arriving[name, index]
             self._answered[name, index].set_result(None)
             await self._work.generated(own.sampler)
@@ -253,7 +258,7 @@ class Conductor:
         work = partial(
             judge, member, case.stage, index, chunk, answers, made_from, chat, step, self.again, chained
         )
-        self._take(case, await judge_shard(f"{member.name}-{name}-{index:05d}", work))
+        self._take(case, await self._judge_shard(f"{member.name}-{name}-{index:05d}", work))
         await self._work.judged(member)
 
     def _wanted(self, own: Answers) -> int:

@@ -16,6 +16,7 @@ from flows.dataset import Judged, judged_prompts
 from flows.facts import Facts
 from flows.inputs import Prompts, gather_prompts, models_of
 from flows.load import figures, metered
+from flows.processes import ask_in_processes
 from flows.progress import display
 from flows.readings import Readings
 from flows.run import Run
@@ -37,13 +38,16 @@ async def collect(
     prompts, dropped = gather_prompts(run)
     began = time.monotonic()
     models, machine = models_of(run.recipe, judged=judged), run.recipe.machine
+    elsewhere = 0
+    if run.recipe.processes > 1:
+        elsewhere = await ask_in_processes(run, judged=judged, again=again)
     purse, stage = run.purse(), "generate and judge" if judged else "generate"
     async with (
         open_models(models, run.servers, display().say, machine, purse) as engine,
         metered(engine, run.folder, stage),
     ):
         answers = await in_rounds(run, prompts, engine, judged=judged, again=again)
-    seconds, asked = time.monotonic() - began, engine.usage.requests
+    seconds, asked = time.monotonic() - began, engine.usage.requests + elsewhere
     completions = [receipt for own in answers for receipt in own.receipts.values()]
     judgements = [r for member in run.recipe.jury.members for r in judge_receipts(answers, member.name)]
     facts.put("prompts", {"rows": len(prompts), "dropped": dict(Counter(drop.reason for drop in dropped))})
@@ -52,7 +56,7 @@ async def collect(
         facts.receipts("judge", judgements)
         if known := Readings(run.folder, run.recipe.models).known:
             facts.put("dialects", known)
-    if asked:
+    if engine.usage.requests:
         facts.put("endpoints", figures(run.folder))
     facts.spent(stage, seconds, asked)
     if purse is not None:

@@ -135,6 +135,9 @@ class Recipe(Strict):
     """Prompts per shard: a shard is one file, one Prefect task and one unit of retry."""
     shards_in_flight: int = Field(default=8, ge=1, json_schema_extra={"position": 11})
     """Shards of one sampler open at a time; bounds memory."""
+    processes: int = Field(default=1, ge=1, le=64, json_schema_extra={"position": 11})
+    """Client processes, each asking its own shards; for endpoints only. One feeds a thousand rows a second or more, so
+    this pays where servers together answer faster than that."""
     max_failed: float = Field(default=0.1, ge=0, le=1, json_schema_extra={"position": 12})
     """Share of rows a stage may lose to failures before the run stops, with its finished work kept."""
     max_unjudged: float = Field(default=0.2, ge=0, le=1, json_schema_extra={"position": 13})
@@ -218,6 +221,7 @@ class Recipe(Strict):
                 "evaluation: compares a model before and after training, and `training` is missing"
             )
         self._rounds_fit()
+        self._processes_fit()
         self._training_rounds_fit()
         if sum(sampler.n for sampler in self.samplers) < self.pairs.min_completions:
             raise ValueError(
@@ -275,6 +279,20 @@ class Recipe(Strict):
         """Times every sampler is asked for its n answers to a prompt."""
         each = sum(sampler.n for sampler in self.samplers)
         return (self.best_of_n.max_n or each) // each
+
+    def _processes_fit(self) -> None:
+        if self.processes == 1:
+            return
+        other = [name for name, model in self.models.items() if not isinstance(model, Endpoint)]
+        if other:
+            raise ValueError(
+                f"processes={self.processes}: {', '.join(other)} would be started by each; only endpoints can be asked "
+                "by several, set processes to 1"
+            )
+        if self.budget is not None:
+            raise ValueError(
+                f"processes={self.processes}: each would count its own budget; leave one of the two out"
+            )
 
     @staticmethod
     def _serves(member: Member, model: Model) -> None:

@@ -27,13 +27,13 @@ Work = Callable[[], Awaitable[Receipt]]
 SHARD: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 
 
-async def _shard(name: str, work: Work) -> Receipt:
+async def run_shard(name: str, work: Work) -> Receipt:
     """Prefect looks for futures in all that a task is given, prompt by prompt; a function is not looked into."""
     return await work()
 
 
-generate_shard = task(name="generate-shard", task_run_name="generate-{name}", **SHARD)(_shard)
-judge_shard = task(name="judge-shard", task_run_name="judge-{name}", **SHARD)(_shard)
+generate_shard = task(name="generate-shard", task_run_name="generate-{name}", **SHARD)(run_shard)
+judge_shard = task(name="judge-shard", task_run_name="judge-{name}", **SHARD)(run_shard)
 
 
 async def answer(
