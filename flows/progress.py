@@ -16,6 +16,8 @@ from serving.meter import Meter, Now
 
 EVERY = 10.0
 """Seconds between lines where there is no terminal."""
+FRAMES = 1.0
+"""Times a second that the table is drawn: 7 ms of CPU each."""
 RECENT, FEW = 60.0, 10
 """The pace is that of the last minute, and of so many rows at least."""
 HEAD = (
@@ -240,6 +242,6 @@ def shown() -> Iterator[Display]:
         TextColumn("{task.fields[note]}"),
     )
     _current = Display(rich=Progress(*columns, console=console))
-    with Live(_current, console=console, refresh_per_second=2):
+    with Live(_current, console=console, refresh_per_second=FRAMES):
         yield _current
     _current = Display()

@@ -11,7 +11,7 @@ from records.store import exclusive
 from serving.costs import slots_of
 from serving.errors import RequestFailed, ServingError
 from serving.models import open_models
-from serving.settings import Endpoint
+from serving.settings import Endpoint, Imported
 from serving.speed import AT_A_TIME, FEW, Measured, measure
 
 MOST = 60.0
@@ -27,7 +27,9 @@ async def speeds(run: Run) -> dict[str, Measured | str]:
     models = models_of(run.recipe)
     ends = {name: model for name, model in models.items() if isinstance(model, Endpoint)}
     found: dict[str, Measured | str] = {
-        name: f"{model.kind} is not started for this" for name, model in models.items() if name not in ends
+        name: f"{model.kind} is not started for this"
+        for name, model in models.items()
+        if not isinstance(model, Endpoint | Imported)
     }
     with exclusive(run.folder):
         for name, model in ends.items():
@@ -38,7 +40,8 @@ async def speeds(run: Run) -> dict[str, Measured | str]:
                     open_models({name: model}, run.servers, purse=run.purse()) as engine,
                 ):
                     at_a_time = FEW if limited else AT_A_TIME
-                    found[name] = await measure(engine.lanes[name], slots_of(model), at_a_time)
+                    lane, servers = engine.lanes[name], len(model.addresses)
+                    found[name] = await measure(lane, slots_of(model), at_a_time, servers)
             except TimeoutError:
                 found[name] = f"it took more than {MOST / len(ends):.0f} s"
             except (RequestFailed, ServingError) as error:

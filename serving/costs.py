@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from serving.gpus import need_of
 from serving.placement import GENERATE, JUDGE, Machine, Part, Room, Schedule, Stay
-from serving.settings import LlamaCpp, Model, Throughput, Vllm
+from serving.settings import Endpoint, LlamaCpp, Model, Throughput, Vllm
 from serving.weights import WHEELS
 
 H100_PREFILL, H100_DECODE, H100_JUDGE = 33_000.0, 12_000.0, 5_000.0
@@ -82,7 +82,8 @@ def slots_of(model: Model) -> int:
         return model.slots
     if isinstance(model, Vllm):
         return int(model.arg("max-num-seqs") or SLOTS)
-    return min(SLOTS, model.max_in_flight)
+    servers = len(model.addresses) if isinstance(model, Endpoint) else 1
+    return servers * min(SLOTS, model.max_in_flight)
 
 
 def seconds_of(

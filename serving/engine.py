@@ -265,10 +265,10 @@ class Lane:
     def _copied(self) -> None:
         self.stats.retries["late"] += 1
 
-    async def queue(self) -> Queue | None:
-        """What the servers say of their queues, where they do and are asked anything."""
-        looks = [one.reach.look for one in self.replicas.all if one.gate.running]
-        found = [queue for look in looks if look is not None and (queue := await look()) is not None]
+    def queue(self) -> Queue | None:
+        """What the servers last said of their queues, where they do and are asked anything; asks nothing."""
+        busy = [one for one in self.replicas.all if one.gate.running]
+        found = [queue for one in busy if (queue := one.queue) is not None]
         return Queue(sum(q.running for q in found), sum(q.waiting for q in found)) if found else None
 
     def _started(self) -> None:

@@ -2,8 +2,9 @@
 
 Starved is the time in which a server had nothing waiting and a place free, though a later request shows that there was
 more to ask, as a share of the time from the first request to the last. A judge that waits for answers starves too.
-vLLM says itself what runs and waits; of other servers it is what the lane has sent. Costs one /metrics a second where
-there is one.
+vLLM says itself what runs and waits, to the lane that steers by it; of other servers it is what the lane has sent.
+Watching five models takes 2.5 ms of CPU a minute and drawing their table in a terminal 0.4 s, on an AMD EPYC:
+`python -m benchmarks.status`.
 """
 
 import asyncio
@@ -150,7 +151,7 @@ async def watched(engine: Engine, tell: Callable[[Meter], None]) -> AsyncIterato
         while True:
             await asyncio.sleep(LOOK)
             for meter in meters.values():
-                meter.look(time.monotonic(), await meter.lane.queue())
+                meter.look(time.monotonic(), meter.lane.queue())
             if time.monotonic() - said >= SAID:
                 said = time.monotonic()
                 for meter in meters.values():

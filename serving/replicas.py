@@ -8,13 +8,14 @@ takes it. One that fails is asked nothing until it answers again; who waited for
 import asyncio
 import hashlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from serving.client import Transport
 from serving.gate import Gate
 from serving.late import Seconds
-from serving.limits import FIRST, START, Queue, Refusals, steer
+from serving.limits import FIRST, LOOK, START, Queue, Refusals, steer
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Replica:
         """Requests that ended without an answer since the last answer."""
         self.looked = BACK
         """Seconds until it is looked at, when it fails next."""
+        self._said: tuple[float, Queue | None] = (0.0, None)
         self._transport: Transport | None = None
         self._opening = asyncio.Lock()
         self._tending: list[asyncio.Task[None]] = []
@@ -67,10 +69,21 @@ class Replica:
                 if self._transport is None:
                     self._transport = await self.reach.connect()
                     if self.reach.look is not None:
-                        self._tend(steer(self.gate, self._cap, self.reach.look))
+                        self._tend(steer(self.gate, self._cap, self._ask_queue))
                     if self.seconds is not None:
                         self._tend(self.seconds.watch())
         return self._transport
+
+    async def _ask_queue(self) -> Queue | None:
+        assert self.reach.look is not None
+        self._said = time.monotonic(), await self.reach.look()
+        return self._said[1]
+
+    @property
+    def queue(self) -> Queue | None:
+        """What the server last said of its queue, two looks ago at most; asks nothing."""
+        at, queue = self._said
+        return queue if time.monotonic() - at < 2 * LOOK else None
 
     def _tend(self, work: Awaitable[None]) -> None:
         self._tending.append(asyncio.ensure_future(work))

@@ -48,8 +48,9 @@ class Measured:
         )
 
 
-async def measure(lane: Lane, kept_busy: int, at_a_time: int = AT_A_TIME) -> Measured:
-    """`kept_busy`: N, answers at a time that D is wanted for. `at_a_time`: asked at most.
+async def measure(lane: Lane, kept_busy: int, at_a_time: int = AT_A_TIME, servers: int = 1) -> Measured:
+    """`kept_busy`: N, answers at a time that D is wanted for. `at_a_time`: asked at most. `servers`: behind the lane,
+    taken to be alike.
 
     Raises:
         RequestFailed: a request got no answer, or one too short to be timed.
@@ -68,7 +69,7 @@ async def measure(lane: Lane, kept_busy: int, at_a_time: int = AT_A_TIME) -> Mea
     shortest, short = min([await ask(COUNT, 1), await ask(COUNT, 1)], key=lambda found: found[0])
     longest, long = await ask(WORDS * (LONG // len(WORDS)), 1)
     more = (long.prompt_tokens - long.cached_tokens) - (short.prompt_tokens - short.cached_tokens)
-    prefill = more / max(1e-4, longest - shortest)
+    prefill = servers * more / max(1e-4, longest - shortest)
     if more <= 0:
         raise RequestFailed("transport_error", f"{lane.name} does not count prompt tokens")
 

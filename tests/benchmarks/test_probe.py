@@ -63,3 +63,18 @@ def test_what_is_not_up_is_said_and_what_is_asked_is_spent(tmp_path: Path):
     assert json.loads((run.folder / "spent.json").read_text())["calls"] <= 100
     assert calls > 60 and "of 100 calls" in str(again["model-0"]), "one measurement is most of the budget"
     assert "not measured at small: llamacpp is not started for this" in plan_text(run, plan(run, found))
+
+
+def test_several_servers_of_one_model_are_measured_as_one_that_is_so_many_times_as_fast(tmp_path: Path):
+    load = Load(10, in_flight=128)
+    options = settings_of(MACHINE, load.lengths)
+    with simulator(**options, name="model-0") as one, simulator(**options, name="model-0") as two:
+        run = opened(write_recipe(load, {"model-0": one.url}, tmp_path))
+        fields: dict[str, Any] = run.recipe.model_dump(mode="json")
+        fields["models"]["model-0"]["base_url"] = [one.url, two.url]
+        run = dataclasses.replace(run, recipe=type(run.recipe).model_validate(fields))
+        measured = asyncio.run(speeds(run))["model-0"]
+    assert isinstance(measured, Measured) and measured.at_a_time == 256
+    decode = MACHINE.slots / (MACHINE.a + MACHINE.b * MACHINE.slots) * 1000
+    assert measured.throughput.decode == pytest.approx(2 * decode, rel=0.25)
+    assert measured.throughput.prefill == pytest.approx(2 * MACHINE.prefill, rel=0.25)

@@ -1,6 +1,7 @@
 """How busy a model was, on numbers worked by hand, and against what the simulated server saw itself."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -44,12 +45,21 @@ def test_a_long_series_is_kept_short():
 
 async def test_it_agrees_with_the_server(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("serving.meter.LOOK", 0.1)
+    monkeypatch.setattr("serving.limits.LOOK", 0.1)
+    reads = 0
+
+    async def look() -> Queue | None:
+        nonlocal reads
+        reads += 1
+        return await queue_at(model.url)
+
+    began = time.monotonic()
     with simulator(slots=8, speed=4) as model:
 
         async def connect() -> Transport:
             return PlainTransport(model.url, "m", "vllm", None, 60, 16)
 
-        lane = Lane("m", connect, 12, look=lambda: queue_at(model.url))
+        lane = Lane("m", connect, 12, look=look)
         lane.prices = Prices(1.0, 3.0)
         async with watched(Engine({"m": lane}), lambda _: None) as meters:
 
@@ -63,6 +73,7 @@ async def test_it_agrees_with_the_server(monkeypatch: pytest.MonkeyPatch):
         await lane.close()
         seen = model.stats()["starved"]
     assert meters["m"].starved == pytest.approx(seen, abs=0.1)
+    assert 0 < reads <= (time.monotonic() - began) / 0.1, "the lane's own look is the only one"
     figures = meters["m"].figures()
     assert figures["requests"] == figures["sent"] == 28
     assert figures["spend"] == pytest.approx(
