@@ -480,6 +480,25 @@ def import_(
     answer(work, json, text)
 
 
+@app.command()
+def doctor(recipe: RecipePath, set: Set = None, out: Out = None, json: Json = False) -> None:
+    """What training would do wrong, its memory and its time, before weights are loaded. Exit code 1 for an error."""
+
+    def work() -> dict[str, Any]:
+        settings = _recipe(recipe, set)
+        from flows.doctor import doctor as examine
+        from flows.run import Run
+
+        return examine(Run.at(settings, out))
+
+    def text(result: dict[str, Any]) -> str:
+        from flows.doctor import doctor_text
+
+        return doctor_text(result)
+
+    answer(work, json, text)
+
+
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as runs/quickstart.")]
 
 
