@@ -5,6 +5,7 @@ model does: addresses, slots, timeouts and limits can change between two halves 
 """
 
 import os
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -46,9 +47,6 @@ class Throughput(Strict):
     """Answer tokens per second, all requests together."""
     start: float = Field(default=0, ge=0)
     """Seconds from its start until it answers."""
-
-
-Address = Annotated[str, Field(pattern=r"^https?://")]
 
 
 class Serving(Strict):
@@ -143,7 +141,7 @@ class Endpoint(Serving):
     """An address that already exists: vLLM, OpenAI, any compatible server. Never started or stopped by us."""
 
     kind: Literal["endpoint"] = "endpoint"
-    base_url: Address | tuple[Address, ...]
+    base_url: str | tuple[str, ...]
     """Up to and including /v1. A list: servers of one and the same model. What is asked about one prompt goes to one of
     them, so that its cache is used; one that fails is left out until it answers again."""
     max_in_flight: int = Field(default=64, ge=1)
@@ -157,9 +155,9 @@ class Endpoint(Serving):
     asks the server, and once, with two tiny requests, what a judge can read there; the others are taken at their word.
     `plain` is for servers that refuse what is not in OpenAI's oldest protocol."""
     requests_per_minute: float | None = Field(default=None, gt=0)
-    """Within any minute. None: as fast as it answers, less where it refuses."""
+    """Within any minute, all addresses together. None: as fast as it answers, less where it refuses."""
     tokens_per_minute: float | None = Field(default=None, gt=0)
-    """Within any minute: prompt and max_tokens when a request is sent, what it used when it is answered."""
+    """The same of tokens: prompt and max_tokens when a request is sent, what it used when it is answered."""
     price_in: float = Field(default=0, ge=0)
     """Per million prompt tokens."""
     price_out: float = Field(default=0, ge=0)
@@ -171,9 +169,12 @@ class Endpoint(Serving):
 
     @field_validator("base_url", mode="after")
     @classmethod
-    def _each_once(cls, base_url: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        if not base_url or (not isinstance(base_url, str) and len(set(base_url)) < len(base_url)):
-            raise ValueError(f"wanted one address or more, each once; got {list(base_url)}")
+    def _addresses(cls, base_url: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        each = [base_url] if isinstance(base_url, str) else base_url
+        if not each or len(set(each)) < len(each):
+            raise ValueError(f"wanted one address or more, each once; got {list(each)}")
+        if wrong := [one for one in each if not re.match(r"https?://", one)]:
+            raise ValueError(f"wanted addresses that match ^https?://; got {wrong[0]!r}")
         return base_url
 
 

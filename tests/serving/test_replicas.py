@@ -155,9 +155,17 @@ async def test_a_cancelled_waiter_leaves_its_place_wherever_it_was_let_in():
     assert (home.running, other.running) == (1, 0)
 
 
-def test_an_address_given_twice_is_refused():
-    with pytest.raises(ValueError, match="each once"):
-        Endpoint(model="m", base_url=("http://a/v1", "http://a/v1"))
+@pytest.mark.parametrize(
+    ("addresses", "said"),
+    [
+        (("http://a/v1", "http://a/v1"), "each once; got .*http://a/v1"),
+        ((), "one address or more"),
+        (("http://a/v1", "b"), "got 'b'"),
+    ],
+)
+def test_a_list_that_is_none_of_addresses_is_refused(addresses: tuple[str, ...], said: str):
+    with pytest.raises(ValueError, match=said):
+        Endpoint(model="m", base_url=addresses)
 
 
 def test_the_address_is_in_no_fingerprint():
