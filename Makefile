@@ -5,7 +5,7 @@ READY := .venv/.ready
 UV := uv==0.13.9
 
 .PHONY: quickstart test test-vllm bench-pipeline bench-memory bench-kills bench-peers bench-judges bench-trainer
-.PHONY: docs lint format lock clean
+.PHONY: bench-decontaminate docs lint format lock clean
 
 quickstart: $(READY)
 	$(BIN)/zephyr run recipes/quickstart.yaml
@@ -45,6 +45,10 @@ bench-judges: $(READY)
 # DPO against TRL's, same pairs and weights, on this CPU; ten minutes. A short look: make bench-trainer ROWS=4 RUNS=1
 bench-trainer: $(READY)
 	$(BIN)/python -m benchmarks.trainer --rows $(or $(ROWS),16) --runs $(or $(RUNS),3)
+
+# Prompts of benchmarks and near copies among 200 000 synthetic prompts; under a minute
+bench-decontaminate: $(READY)
+	$(BIN)/python -m benchmarks.decontaminate --prompts $(or $(PROMPTS),200000)
 
 # Commands, options, recipes, code and links in README.md and docs/. Field tables: python docs/fields.py
 docs: $(READY)

@@ -13,6 +13,7 @@ from judges.jury import Member, combine_prompt, leave_one_out
 from pairs.best_of_n import SftRow, best_of_n, each_once, eligible, may_win
 from pairs.candidates import score_of
 from pairs.card import Card, CardModel, FunnelStep
+from pairs.cleaning import cleaned
 from pairs.dataset import DatasetReceipt, write_dataset
 from pairs.gain import best_of_k
 from pairs.policies import Candidate, Paired, pair_all
@@ -148,7 +149,7 @@ def build_dataset(
         raise DatasetError("the dataset was not written: " + "; ".join(found.errors))
     steps = funnel(cases, dropped, lost, pairs)
     folder = run.folder / ("best-of-n" if of_winners else "dataset")
-    receipt = write_dataset(pairs, sft, asked, folder, _card(recipe, steps, found, facts.versions))
+    receipt = write_dataset(pairs, sft, asked, folder, _card(recipe, steps, found, facts.versions, dropped))
     figures = {
         "digest": receipt.digest,
         "rows": receipt.rows,
@@ -237,7 +238,13 @@ def funnel(
     ]
 
 
-def _card(recipe: Recipe, steps: list[FunnelStep], found: Preflight, versions: dict[str, str]) -> Card:
+def _card(
+    recipe: Recipe,
+    steps: list[FunnelStep],
+    found: Preflight,
+    versions: dict[str, str],
+    dropped: list[Dropped],
+) -> Card:
     return Card(
         name=recipe.name,
         recipe=f"{recipe.name}, fingerprint {recipe.fingerprint}",
@@ -261,6 +268,7 @@ def _card(recipe: Recipe, steps: list[FunnelStep], found: Preflight, versions: d
             for member in recipe.jury.members
         ),
         pairs=recipe.pairs,
+        cleaning=cleaned(recipe.cleaning, dropped),
         funnel=tuple(steps),
         preflight=found,
         command=f"zephyr run recipes/{recipe.name}.yaml",

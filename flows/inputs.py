@@ -15,6 +15,7 @@ import orjson
 from flows.recipe import Recipe
 from flows.run import Run
 from judges.rules import RuleError, Rules, read_constraints
+from pairs.cleaning import to_drop
 from pairs.splits import split_of
 from prompts.load import PromptError
 from prompts.sources import read_prompts, short, state_of
@@ -60,17 +61,29 @@ def gather_prompts(run: Run) -> tuple[Prompts, list[Dropped]]:
     recipe, stage = run.recipe, run.prompts_stage()
     states = [state_of(source) for source in recipe.prompts]
     rules = [member.asked() for member in recipe.jury.members if isinstance(member, Rules)]
-    state = fingerprint(states, recipe.splits, recipe.shard_size, rules) if all(states) else None
+    states += [benchmark.state() for benchmark in recipe.cleaning.benchmarks]
+    how = (recipe.splits, recipe.shard_size, rules, recipe.cleaning)
+    state = fingerprint(states, *how) if all(states) else None
     known = stage.note(GATHERED)
     if state is not None and known is not None and known["state"] == state:
         receipts = [stage.receipt(index) for index in range(len(known["shards"]))]
         if [receipt and receipt.digest for receipt in receipts] == known["shards"]:
             return Prompts(stage, [r for r in receipts if r]), [Dropped(**drop) for drop in known["dropped"]]
     dropped: list[Dropped] = []
-    prompts = store_prompts(stage, _each_once(recipe, dropped), recipe.shard_size)
+    prompts = store_prompts(stage, _clean(recipe, dropped), recipe.shard_size)
     found: dict[str, Any] = {"state": state, "shards": [receipt.digest for receipt in prompts.receipts]}
     stage.note(GATHERED, found | {"dropped": [drop.model_dump() for drop in dropped]})
     return prompts, dropped
+
+
+def _clean(recipe: Recipe, dropped: list[Dropped]) -> Iterator[Prompt]:
+    """What the recipe's `cleaning` leaves. Where there is something to look for, the sources are read again for it."""
+    out = to_drop(lambda: _each_once(recipe, []), recipe.cleaning) if recipe.cleaning.does_something else {}
+    for prompt in _each_once(recipe, dropped):
+        if prompt.id in out:
+            dropped.append(out[prompt.id])
+        else:
+            yield prompt
 
 
 def _each_once(recipe: Recipe, dropped: list[Dropped]) -> Iterator[Prompt]:

@@ -12,6 +12,7 @@ from judges import JudgeSettings, Jury, panel
 from judges.jury import Member
 from judges.minimum import JudgeMinimum
 from pairs.best_of_n import BestOfN
+from pairs.cleaning import Cleaning
 from pairs.policies import PairSettings
 from pairs.splits import SplitSettings
 from prompts.principle import wordings
@@ -115,6 +116,8 @@ class Recipe(Strict):
     """All chance in the run: splits, principles, request seeds, ties, training order."""
     prompts: tuple[PromptSource, ...] = Field(min_length=1, json_schema_extra={"position": 3})
     """Taken together; a prompt that two sources have counts once."""
+    cleaning: Cleaning = Field(default=Cleaning(), json_schema_extra={"position": 3})
+    """Which of them are left out: prompts of benchmarks, and near copies."""
     splits: SplitSettings = Field(default=SplitSettings(), json_schema_extra={"position": 3})
     """Which prompts are held out, where a source does not say."""
     models: dict[Name, Model] = Field(min_length=1, json_schema_extra={"position": 4})
@@ -371,6 +374,12 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     data = read_fields(path, overrides)
     minimum = data.get("judge_minimum")
     files = [(source, "file") for source in data.get("prompts") or ()]
+    cleaning = data.get("cleaning")
+    files += (
+        [(each, "file") for each in (cleaning or {}).get("benchmarks") or ()]
+        if isinstance(cleaning, dict)
+        else []
+    )
     files += [(minimum, "card"), (minimum, "gold")]
     for holder, field in files:
         if isinstance(holder, dict) and isinstance(holder.get(field), str):

@@ -51,6 +51,8 @@ class Card(Strict):
     samplers: tuple[CardModel, ...] = ()
     judges: tuple[CardModel, ...] = ()
     pairs: PairSettings | None = None
+    cleaning: dict[str, int] = Field(default_factory=dict)
+    """What prompts were searched for before anything was asked -> how many were left out for it."""
     funnel: tuple[FunnelStep, ...] = ()
     preflight: Preflight | None = None
     command: str = ""

@@ -33,6 +33,7 @@ def stream_file(path: Path) -> Iterator[Row]:
     """
     readers: dict[str, Callable[[Path], Iterator[Row]]] = {
         ".jsonl": _jsonl,
+        ".json": _json,
         ".csv": _csv,
         ".parquet": _parquet,
     }
@@ -82,6 +83,19 @@ def _jsonl(path: Path) -> Iterator[Row]:
             if not isinstance(row, dict):
                 raise PromptError(f"{where} is {line.strip()[:60]!r}, wanted an object with fields")
             yield where, row
+
+
+def _json(path: Path) -> Iterator[Row]:
+    """A file that is one list of objects, as AlpacaEval's."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PromptError(f"{path.name} is not JSON: {error}") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise PromptError(
+            f"{path.name} holds no list of objects; a file with an object in each line ends in .jsonl"
+        )
+    yield from ((f"{path.name} item {number}", row) for number, row in enumerate(rows, start=1))
 
 
 def _csv(path: Path) -> Iterator[Row]:

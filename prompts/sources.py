@@ -41,7 +41,7 @@ class PromptSource(Strict):
     """Where prompts come from, and which of them."""
 
     file: str | None = None
-    """A .jsonl, .csv or .parquet file, looked for beside the recipe and then from the project's root."""
+    """A .jsonl, .json, .csv or .parquet file, looked for beside the recipe and then from the project's root."""
     dataset: str | None = None
     """Instead of a file: a dataset's name on the Hugging Face Hub, or a folder `datasets` can read."""
     config: str | None = None

@@ -158,7 +158,9 @@ def test_a_file_is_looked_for_beside_the_recipe_and_then_in_the_project(tmp_path
     with pytest.raises(PromptError, match=r"no prompt file 'b\.jsonl'; looked at .*b\.jsonl and .*b\.jsonl"):
         load_prompts(PromptSource(file="b.jsonl"), beside=tmp_path)
     (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(PromptError, match=r"ends in '\.txt', wanted one of \.jsonl, \.csv, \.parquet"):
+    with pytest.raises(
+        PromptError, match=r"ends in '\.txt', wanted one of \.jsonl, \.json, \.csv, \.parquet"
+    ):
         load_prompts(PromptSource(file="a.txt"), beside=tmp_path)
 
 
