@@ -362,7 +362,7 @@ def test_a_constraint_that_cannot_be_checked_is_refused_before_anything_is_asked
     run = Run.at(load_recipe(write(tmp_path, SMALL | {"prompts": sources, "judge": judge})), tmp_path)
     with pytest.raises(PromptError, match=f"^mine: prompt .*{said}"):
         gather_prompts(run)
-    assert not run.folder.exists()
+    assert not list(run.folder.rglob("*.parquet"))
     other = {"kind": "rating", "model": "one"}
     unread = Run.at(load_recipe(write(tmp_path, SMALL | {"prompts": sources, "judge": other})), tmp_path)
     assert len(gather_prompts(unread)[0]) == 1, "no judge would check it"
