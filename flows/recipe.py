@@ -329,7 +329,7 @@ class Recipe(Strict):
 
         How many there are is not in it: a larger n is asked only for the answers that are new.
         """
-        if isinstance(model := self.models[sampler.model], Imported) and identity is None:
+        if identity is None and isinstance(model := self.models[sampler.model], Imported):
             return model.identity
         fields = sampler.model_dump(mode="json", exclude={"name", "model", "n"})
         if sampler.principle is not None:

@@ -366,3 +366,9 @@ def test_a_constraint_that_cannot_be_checked_is_refused_before_anything_is_asked
     other = {"kind": "rating", "model": "one"}
     unread = Run.at(load_recipe(write(tmp_path, SMALL | {"prompts": sources, "judge": other})), tmp_path)
     assert len(gather_prompts(unread)[0]) == 1, "no judge would check it"
+
+
+def test_a_trained_model_that_no_recipe_names_is_asked_by_its_identity():
+    recipe = load_recipe(Path("recipes/quickstart.yaml"))
+    trained = recipe.samplers[0].model_copy(update={"name": "dpo", "model": "dpo"})
+    assert recipe.asked(trained, {"model": "weights:abc"})["model"] == {"model": "weights:abc"}
