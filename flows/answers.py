@@ -1,13 +1,13 @@
 """Requests to rows and rows to records: what one prompt's answers and one answer's judgements are. No Prefect here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from flows.run import Run
 from judges.base import Judge, Settings, Verdict
 from judges.jury import Member
-from prompts.principle import draw_principle
+from prompts.principle import Principle, draw_principle, origin_of
 from records.ids import fingerprint, seed_of
 from records.schema import Completion, Dropped, Judgement, Message, Prompt
 from records.store import Receipt, Row, Stage
@@ -33,14 +33,27 @@ class Answers:
     """Judge -> the aspects that count; its folder may hold more."""
     rounds: Mapping[str, int] = field(default_factory=dict)
     """Prompt's id -> times the sampler's n that count; 1 where there is none. The folder may hold more."""
+    drawn: Callable[[str], Collection[str]] | None = None
+    """Prompt's id -> names of the samplers that answer it; None: this one answers all."""
 
     @property
     def imported(self) -> bool:
         """Its answers were brought in and keep the names of the models that wrote them; there are no others."""
         return "imported" in self.identity
 
+    @property
+    def uneven(self) -> bool:
+        """Whether prompts are to have different numbers of answers."""
+        return bool(self.rounds) or self.drawn is not None
+
+    def is_short(self, receipt: Receipt) -> bool:
+        """Whether a finished shard has rows without an answer that were not asked then, and now may be."""
+        return not self.imported and receipt.answers + sum(receipt.dropped.values()) < receipt.rows
+
     def wanted(self, prompt: str) -> int:
         """Answers of a prompt that count."""
+        if self.drawn is not None and self.sampler.name not in self.drawn(prompt):
+            return 0
         return self.sampler.n * self.rounds.get(prompt, 1)
 
     def completions(self, index: int) -> list[list[Completion]]:
@@ -84,6 +97,7 @@ def stages_of(
     """Where every sampler's answers and their judgements lie. `identities`: of models that are not the recipe's."""
     known = identities or {}
     stages = [run.completions_stage(sampler, known.get(sampler.name)) for sampler in samplers]
+    drawn = run.recipe.draw_samplers() if samplers == run.recipe.samplers else None
     every = [stage.fingerprint for stage in stages]
     shared = {m.name: run.judgements_stage(m, every) for m in members if m.scope == "prompt"}
     return [
@@ -93,6 +107,7 @@ def stages_of(
             stage,
             {m.name: shared.get(m.name) or run.judgements_stage(m, [stage.fingerprint]) for m in members},
             aspects={m.name: m.aspects for m in members},
+            drawn=drawn,
         )
         for sampler, stage in zip(samplers, stages, strict=True)
     ]
@@ -100,7 +115,7 @@ def stages_of(
 
 def stored(run: Run) -> list[Answers]:
     """What lies in the run's folder, answered and judged by all; nothing is asked."""
-    results = stages_of(run, run.recipe.samplers, run.recipe.jury.members)
+    results = stages_of(run, run.recipe.samplers, run.recipe.judges)
     for own in results:
         index = 0
         while (receipt := own.stage.receipt(index)) is not None:
@@ -112,16 +127,20 @@ def stored(run: Run) -> list[Answers]:
                         own.judged.setdefault(name, {})[index] = one
             index += 1
     if run.recipe.rounds_at_most > 1:
-        rounds = _rounds_of(results[0], run.recipe.rounds_at_most)
+        rounds = _rounds_of(results, run.recipe.rounds_at_most)
         for own in results:
             own.rounds = rounds
     return results
 
 
-def _rounds_of(own: Answers, most: int) -> dict[str, int]:
-    """Prompt's id -> rounds that were asked, as the length of its row shows; `most` at most."""
-    rows = [row for receipt in own.receipts.values() for row in own.stage.rows(receipt)]
-    return {row.key: min(most, max(1, len(row.answers) // own.sampler.n)) for row in rows}
+def _rounds_of(results: Sequence[Answers], most: int) -> dict[str, int]:
+    """Prompt's id -> rounds that were asked, as the length of its longest row shows; `most` at most."""
+    found: dict[str, int] = {}
+    for own in results:
+        for row in (row for receipt in own.receipts.values() for row in own.stage.rows(receipt)):
+            asked = min(most, max(1, len(row.answers) // own.sampler.n))
+            found[row.key] = max(asked, found.get(row.key, 1))
+    return found
 
 
 async def generate(
@@ -138,7 +157,7 @@ async def generate(
     All are asked for in one request, so that the prompt is read once; a server that gives fewer than it was asked for
     is asked for the rest. Where that fails, the row is left short with what it has, and the next run goes on.
     """
-    principle = draw_principle(sampler.principle, prompt.id, seed, asked)
+    principle = principle_of(prompt, sampler, seed, asked)
     messages = with_principle(prompt, principle.text if principle else None)
     answers = list(had)
     wanted = sampler.n if wanted is None else wanted
@@ -174,6 +193,11 @@ async def generate(
             )
             answers.append(completion.model_dump(mode="json"))
     return Row(prompt.id, answers)
+
+
+def principle_of(prompt: Prompt, sampler: Sampler, seed: int, asked: str) -> Principle | None:
+    """What one prompt is asked under."""
+    return draw_principle(sampler.principle, prompt.id, seed, asked, source=origin_of(prompt))
 
 
 def with_principle(prompt: Prompt, principle: str | None) -> tuple[Message, ...]:

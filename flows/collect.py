@@ -44,14 +44,15 @@ async def answer_and_judge(
             not be read than `max_unjudged`.
         StoreError: a file of a finished shard is gone or was edited.
     """
-    recipe, members = run.recipe, run.recipe.jury.members if judged else ()
+    recipe, members = run.recipe, run.recipe.judges if judged else ()
     results = stages_of(run, samplers, members, identities)
     shards = list(range(len(prompts.receipts)))
     for own in results:
         own.rounds = rounds or {}
     if so_far:
-        shards = [index for index in shards if _wants_more(results[0], so_far[0], prompts, index)]
-        for own, before in zip(results, so_far, strict=True):
+        both = list(zip(results, so_far, strict=True))
+        shards = [i for i in shards if any(_wants_more(*each, prompts, i) for each in both)]
+        for own, before in both:
             own.receipts = {i: r for i, r in before.receipts.items() if i not in shards}
             own.judged = {
                 name: {i: r for i, r in known.items() if i not in shards}

@@ -131,7 +131,8 @@ class Conductor:
                 receipt = own.stage.finished(index, key_digest=self.prompts.receipts[index].key_digest)
                 # rows of several answers may be short of some, which only they tell
                 failed = set(self.again) & receipt.dropped.keys() if receipt else set()
-                if receipt is None or failed or own.sampler.n > 1 or own.rounds:
+                several = own.sampler.n > 1 or own.uneven
+                if receipt is None or failed or several or own.is_short(receipt):
                     shards.append(index)
                     continue
                 self.finished.append((own.stage, receipt))
@@ -161,7 +162,7 @@ class Conductor:
 
     def _made_from(self, case: Case) -> str:
         """Digest of all that decides a judge's cases in one shard; empty where that is more than files."""
-        if any(own.rounds for own in case.whose):
+        if any(own.uneven for own in case.whose):
             return ""
         answered = [(own.receipts[case.index].digest, own.sampler.n) for own in case.whose]
         asked = [(aspect, case.member.question(aspect)) for aspect in case.member.aspects]
@@ -263,7 +264,7 @@ class Conductor:
 
     def _wanted(self, own: Answers) -> int:
         """Answers of one sampler in these shards."""
-        if own.rounds:
+        if own.uneven:
             return sum(own.wanted(prompt.id) for index in self.shards for prompt in self.prompts.shard(index))
         return own.sampler.n * sum(self.prompts.receipts[index].rows for index in self.shards)
 

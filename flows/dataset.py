@@ -41,8 +41,10 @@ class Judged:
 
 def judged_prompts(run: Run, prompts: Iterable[Prompt], answers: list[Answers]) -> list[Judged]:
     """All answers of a run, joined by place and checked by id."""
+    if not answers:
+        return []
     jury = run.recipe.jury
-    rounds = answers[0].rounds if answers else {}
+    rounds = answers[0].rounds
     cases = [Judged(prompt, [], {}, rounds.get(prompt.id, 1)) for prompt in prompts]
     per_round = {own.sampler.name: own.sampler.n for own in answers if not own.imported}
     wrote = {member.name: authors(run, member, answers) for member in jury.members}

@@ -18,6 +18,7 @@ from judges.rules import RuleError, Rules, read_constraints
 from pairs.cleaning import to_drop
 from pairs.splits import split_of
 from prompts.load import PromptError
+from prompts.principle import is_table, odds_of, origin_of
 from prompts.sources import read_prompts, short, state_of
 from records.arrow import plain_prompt, to_prompt
 from records.ids import digest, fingerprint
@@ -60,7 +61,7 @@ def gather_prompts(run: Run) -> tuple[Prompts, list[Dropped]]:
     """
     recipe, stage = run.recipe, run.prompts_stage()
     states = [state_of(source) for source in recipe.prompts]
-    rules = [member.asked() for member in recipe.jury.members if isinstance(member, Rules)]
+    rules = [member.asked() for member in recipe.judges if isinstance(member, Rules)]
     states += [benchmark.state() for benchmark in recipe.cleaning.benchmarks]
     how = (recipe.splits, recipe.shard_size, rules, recipe.cleaning)
     state = fingerprint(states, *how) if all(states) else None
@@ -70,13 +71,13 @@ def gather_prompts(run: Run) -> tuple[Prompts, list[Dropped]]:
         if [receipt and receipt.digest for receipt in receipts] == known["shards"]:
             return Prompts(stage, [r for r in receipts if r]), [Dropped(**drop) for drop in known["dropped"]]
     dropped: list[Dropped] = []
-    prompts = store_prompts(stage, _clean(recipe, dropped), recipe.shard_size)
+    prompts = store_prompts(stage, each_prompt(recipe, dropped), recipe.shard_size)
     found: dict[str, Any] = {"state": state, "shards": [receipt.digest for receipt in prompts.receipts]}
     stage.note(GATHERED, found | {"dropped": [drop.model_dump() for drop in dropped]})
     return prompts, dropped
 
 
-def _clean(recipe: Recipe, dropped: list[Dropped]) -> Iterator[Prompt]:
+def each_prompt(recipe: Recipe, dropped: list[Dropped]) -> Iterator[Prompt]:
     """What the recipe's `cleaning` leaves. Where there is something to look for, the sources are read again for it."""
     out = to_drop(lambda: _each_once(recipe, []), recipe.cleaning) if recipe.cleaning.does_something else {}
     for prompt in _each_once(recipe, dropped):
@@ -95,6 +96,7 @@ def _each_once(recipe: Recipe, dropped: list[Dropped]) -> Iterator[Prompt]:
                 dropped.append(found)
                 continue
             check_constraints(recipe, source.label, found)
+            check_principles(recipe, source.label, found)
             if len(recipe.prompts) > 1:  # a source by itself has no duplicates
                 if short(found.id) in seen:
                     dropped.append(
@@ -112,18 +114,32 @@ def check_constraints(recipe: Recipe, source: str, prompt: Prompt) -> None:
     Raises:
         PromptError: it cannot; names the source, the prompt and the constraint.
     """
-    for rules in (member for member in recipe.jury.members if isinstance(member, Rules)):
+    for rules in (member for member in recipe.judges if isinstance(member, Rules)):
         try:
             read_constraints(prompt, rules.reference)
         except RuleError as error:
             raise PromptError(f"{source}: {error}") from error
 
 
+def check_principles(recipe: Recipe, source: str, prompt: Prompt) -> None:
+    """Whether every table of principles has odds for where the prompt comes from.
+
+    Raises:
+        PromptError: it has not; names the source.
+    """
+    for table in {s.principle for s in recipe.samplers if isinstance(s.principle, str)}:
+        if is_table(table):
+            try:
+                odds_of(table, origin_of(prompt))
+            except PromptError as error:
+                raise PromptError(f"{source}: {error}") from error
+
+
 def models_of(recipe: Recipe, *, judged: bool = True) -> dict[str, Model]:
     """The models that samplers, and judges, of a recipe ask."""
     used = {sampler.model for sampler in recipe.samplers}
     if judged:
-        used |= {member.asks for member in recipe.jury.members if member.asks}
+        used |= {member.asks for member in recipe.judges if member.asks}
     used |= {model.served_by for name in used if isinstance(model := recipe.models[name], Adapter)}
     return {name: model for name, model in recipe.models.items() if name in used}
 

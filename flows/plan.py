@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flows.answers import stages_of
-from flows.inputs import gather_prompts
 from flows.progress import clock
 from flows.run import Run
+from flows.sizes import prompts_of, training_line, training_size
 from flows.tokens import answer_tokens, judge_tokens, prompt_tokens, reason_tokens
+from pairs.training_data import DATA
 from serving.costs import Span, Work, seconds_of, slots_of, throughput_of, timeline
 from serving.gpus import detect, need_of, needs_of
 from serving.placement import GENERATE, JUDGE, Machine, Part, Schedule, schedule
@@ -58,6 +59,8 @@ class Plan:
     unknown: list[str]
     """Models without a known speed; the time is without them."""
     training: dict[str, dict[str, Any]]
+    notes: list[str]
+    """What was not read, and how it was counted all the same."""
     measured: Mapping[str, Measured | str] = field(default_factory=dict)
     """Of each model that was to be measured, its speed or why there is none."""
 
@@ -102,17 +105,18 @@ class Plan:
                 else one
                 for name, one in self.measured.items()
             },
+            "notes": self.notes,
         }
 
 
 def plan(run: Run, measured: Mapping[str, Measured | str] | None = None) -> Plan:
-    """Count what is missing. Reads the run's folder and the prompts; asks no model.
+    """Count what is missing. Reads the run's folder and the prompts, as far as they are here; asks no model.
 
     `measured`: by model, see `flows.speeds`; goes before the recipe's `throughput` and the estimate.
     """
     measured = measured or {}
     recipe = run.recipe
-    prompts = list(gather_prompts(run)[0])
+    prompts, notes = prompts_of(run)
     test = [prompt for prompt in prompts if prompt.meta["split"] == "test"]
     machine = recipe.machine
     if machine is None and any(isinstance(model, Vllm) for model in recipe.models.values()):
@@ -148,26 +152,28 @@ def plan(run: Run, measured: Mapping[str, Measured | str] | None = None) -> Plan
                  cost_most, busy, hours)
         )  # fmt: skip
 
+    drawn = recipe.draw_samplers()
     for sampler in recipe.samplers:
         own = run.completions_stage(sampler)
-        rows = own.find([prompt.id for prompt in prompts])
+        its = [prompt for prompt in prompts if sampler.name in drawn(prompt.id)]
+        rows = own.find([prompt.id for prompt in its])
         whole = isinstance(recipe.models[sampler.model], Imported)
         there = {k: sampler.n if row.dropped or whole else len(row.answers) for k, row in rows.items()}
-        missing = [prompt for prompt in prompts if there.get(prompt.id, 0) < sampler.n]
+        missing = [prompt for prompt in its if there.get(prompt.id, 0) < sampler.n]
         new = sum(sampler.n - there.get(prompt.id, 0) for prompt in missing)
         tokens = prompt_tokens(sampler, missing, recipe.seed, own.fingerprint)
         length = answer_tokens(sampler, rows)
         lengths.append((sampler, length))
-        counts = len(missing), len(prompts) - len(missing)
+        counts = len(missing), len(its) - len(missing)
         out = new * length, float(new * sampler.max_tokens)
         add(f"generate {sampler.name}", sampler.model, GENERATE, counts, (tokens, tokens), out)
-    stages = stages_of(run, recipe.samplers, recipe.jury.members)
-    answers = sum(sampler.n for sampler in recipe.samplers)
+    stages = stages_of(run, recipe.samplers, recipe.judges)
+    answers = recipe.answers_per_prompt
     needs = needs_of(recipe.models, machine) if machine else {}
     generators = [_server(recipe.models, sampler.model) for sampler in recipe.samplers]
-    judges = [_server(recipe.models, member.asks) for member in recipe.jury.members if member.asks]
+    judges = [_server(recipe.models, member.asks) for member in recipe.judges if member.asks]
     order = schedule(needs, machine, generators, judges)
-    for member in recipe.jury.members:
+    for member in recipe.judges:
         if not member.asks:
             continue
         folders = {stage.folder: stage for each in stages if (stage := each.judge_stages[member.name])}
@@ -176,21 +182,17 @@ def plan(run: Run, measured: Mapping[str, Measured | str] | None = None) -> Plan
         held = min(cases, sum(len(stage.held()) for stage in folders.values()))
         requests = (cases - held) * per_case
         near = all(order.together(name, _server(recipe.models, member.asks)) for name in generators)
-        each = judge_tokens(member, prompts, lengths, near)
+        each = judge_tokens(member, prompts, lengths, near, drawn)
         out = requests * reason_tokens(member), float(requests * member.longest)
         tokens = requests * each.tokens, requests * each.uncached
         add(f"judge {member.name}", member.asks, JUDGE, (requests, held * per_case), tokens, out)
-    training = {}
-    for kind in ("sft", "reward", "dpo"):  # of pretraining the texts are not read yet
-        settings = getattr(recipe.training, kind, None)
-        if settings is not None:
-            most = len(prompts) - len(test)
-            training[kind] = {
-                "rows_at_most": most,
-                "steps_at_most": settings.steps(most),
-                "batch": settings.batch,
-            }
-    return Plan(len(prompts), len(test), lines, *_time(run, work, machine, measured), training, measured)
+    training = {
+        kind: training_size(run, recipe.training, kind, len(prompts) - len(test))
+        for kind in DATA  # of pretraining the texts are not read yet
+        if recipe.training and getattr(recipe.training, kind)
+    }
+    times = _time(run, work, machine, measured)
+    return Plan(len(prompts), len(test), lines, *times, training, notes, measured)
 
 
 def _time(
@@ -253,15 +255,17 @@ def plan_text(run: Run, found: Plan | None = None) -> str:
     found = found or plan(run)
     table = [HEAD, *(line.row() for line in found.lines)]
     widths = [max(len(row[i]) for row in table) for i in range(len(HEAD))]
-    lines = [f"{found.prompts} prompts, {found.held_out} of them held out", ""]
-    for row in table:
+    lines = [f"{found.prompts:,} prompts, {found.held_out:,} of them held out", *found.notes, ""]
+    if not run.recipe.prompts:
+        lines = ["nothing is asked: training learns from data that exist already"]
+    for row in table if found.lines else ():
         cells = [
             cell.ljust(width) if i < 2 else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
     lines += found.schedule.text()
-    if found.eta is not None:
+    if found.eta is not None and found.lines:
         hours = sum(line.gpu_hours or 0.0 for line in found.lines)
         lines.append(
             f"about {clock(found.eta)} until the last verdict"
@@ -285,7 +289,7 @@ def plan_text(run: Run, found: Plan | None = None) -> str:
         )
         lines.append(f"rounds: {rounds.count}, {share}")
     for kind, figures in found.training.items():
-        lines.append(f"train {kind}: at most {figures['steps_at_most']} steps of {figures['batch']}")
+        lines.append(training_line(kind, figures))
     if run.recipe.evaluation:
         count = min(found.held_out, run.recipe.evaluation.prompts)
         lines.append(

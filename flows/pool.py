@@ -19,6 +19,7 @@ from flows.load import figures, metered
 from flows.processes import ask_in_processes
 from flows.progress import display
 from flows.readings import Readings
+from flows.recipe import RecipeError
 from flows.run import Run
 from pairs.best_of_n import distinct, may_win
 from pairs.candidates import score_of
@@ -35,6 +36,8 @@ async def collect(
 
     `again`: statuses whose judgements are asked anew.
     """
+    if not run.recipe.samplers:
+        raise RecipeError(f"recipe {run.recipe.name!r} has no samplers: it trains on data that exist already")
     prompts, dropped = gather_prompts(run)
     began = time.monotonic()
     models, machine = models_of(run.recipe, judged=judged), run.recipe.machine
@@ -95,7 +98,7 @@ def going_on(run: Run, cases: list[Judged]) -> list[str]:
     if settings.stop_gain is None:
         return [case.prompt.id for case in cases if case.rounds == most]
     pool, top = pool_of(scores), 1.0 if recipe.jury.standardise == "none" else None
-    more = sum(sampler.n for sampler in recipe.samplers)
+    more = recipe.answers_per_prompt
     going: list[str] = []
     for case, candidates, own in zip(cases, pools, scores, strict=True):
         if case.rounds < most:

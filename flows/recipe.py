@@ -1,7 +1,8 @@
 """A recipe: one YAML file that decides everything in a run. The same class is the flows' parameter and its form."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,10 +16,12 @@ from pairs.best_of_n import BestOfN
 from pairs.cleaning import Cleaning
 from pairs.policies import PairSettings
 from pairs.splits import SplitSettings
-from prompts.principle import wordings
+from pairs.training_data import DATA, TrainingData
+from prompts.chat import chat_template
+from prompts.principle import principle_texts
 from prompts.sources import PromptSource
 from records.base import Strict
-from records.ids import fingerprint
+from records.ids import fingerprint, rank
 from serving.errors import WrongModel
 from serving.gpus import needs_of
 from serving.placement import Machine, schedule
@@ -81,10 +84,16 @@ class TrainingPlan(Strict):
 
     base: str
     """The model to train: a name from `models`, a folder or a Hugging Face id."""
+    revision: str | None = None
+    """The base's commit, where it is not one of `models`; None takes the newest."""
     pretrain: Pretraining | None = None
     """First of all, on plain text; None leaves it out."""
+    dialogues: TrainingData | None = None
+    """What SFT learns from; None: this run's best answers."""
     sft: SFTSettings | None = None
-    """Best-of-n answers first, DPO on top of it; None leaves it out."""
+    """Dialogues first, DPO on top of it; None leaves it out."""
+    pairs: TrainingData | None = None
+    """What DPO and the reward model learn from; None: this run's pairs."""
     reward: RewardSettings | None = None
     """A reward model on the pairs, from the SFT model where there is one: a judge of kind reward_model can ask it."""
     dpo: DPOSettings | None = None
@@ -93,6 +102,26 @@ class TrainingPlan(Strict):
     faster."""
     rounds: Rounds | None = None
     """So many times `zephyr run` samples from the model in training, judges and trains; None: once, from the base."""
+
+    @model_validator(mode="after")
+    def _someone_learns_from_it(self) -> "TrainingPlan":
+        for data in sorted(set(DATA.values())):
+            stages = [stage for stage, learns in DATA.items() if learns == data]
+            if getattr(self, data) and not any(getattr(self, stage) for stage in stages):
+                raise ValueError(
+                    f"{data} are given and nothing learns from them; add {' or '.join(stages)}, or leave them out"
+                )
+            if getattr(self, data) and self.rounds:
+                raise ValueError(
+                    f"{data} are given and rounds: each round learns from its own answers; train on {data} in a recipe "
+                    "of their own and name the model it makes as the base"
+                )
+        return self
+
+    @property
+    def needs_answers(self) -> bool:
+        """Whether a stage learns from what the run itself asks for."""
+        return any(getattr(self, stage) and not getattr(self, data) for stage, data in DATA.items())
 
 
 class Evaluation(Strict):
@@ -114,19 +143,23 @@ class Recipe(Strict):
     description: str = Field(default="", json_schema_extra={"position": 1})
     seed: int = Field(default=0, ge=0, json_schema_extra={"position": 2})
     """All chance in the run: splits, principles, request seeds, ties, training order."""
-    prompts: tuple[PromptSource, ...] = Field(min_length=1, json_schema_extra={"position": 3})
+    prompts: tuple[PromptSource, ...] = Field(default=(), json_schema_extra={"position": 3})
     """Taken together; a prompt that two sources have counts once."""
     cleaning: Cleaning = Field(default=Cleaning(), json_schema_extra={"position": 3})
     """Which of them are left out: prompts of benchmarks, and near copies."""
     splits: SplitSettings = Field(default=SplitSettings(), json_schema_extra={"position": 3})
     """Which prompts are held out, where a source does not say."""
-    models: dict[Name, Model] = Field(min_length=1, json_schema_extra={"position": 4})
+    models: dict[Name, Model] = Field(default={}, json_schema_extra={"position": 4})
+    """Those that answer, judge or are trained, and where they are served."""
     machine: Machine | None = Field(default=None, json_schema_extra={"position": 4})
     """The GPUs that `vllm` models share; None takes the NVIDIA GPUs that are there. Models that do not fit beside each
     other are served by turns: those that answer first, those that judge last."""
-    samplers: tuple[Sampler, ...] = Field(min_length=1, json_schema_extra={"position": 5})
-    """Each answers every prompt."""
-    judge: JudgeSettings = Field(json_schema_extra={"position": 6})
+    samplers: tuple[Sampler, ...] = Field(default=(), json_schema_extra={"position": 5})
+    """Each answers every prompt. None: nothing is asked; every stage of `training` has data that exist already."""
+    samplers_per_prompt: int | None = Field(default=None, ge=1, json_schema_extra={"position": 5})
+    """So many samplers answer each prompt, drawn by seed and prompt id, none twice; another sampler changes only the
+    prompts it enters. None: all of them. UltraFeedback: 4 of 17."""
+    judge: JudgeSettings | None = Field(default=None, json_schema_extra={"position": 6})
     judge_minimum: JudgeMinimum | None = Field(default=None, json_schema_extra={"position": 6})
     """What the judge must have shown on labels of people, by a stored card; a run with a judge below it is refused."""
     pairs: PairSettings = Field(default=PairSettings(), json_schema_extra={"position": 7})
@@ -149,6 +182,21 @@ class Recipe(Strict):
 
     budget: Budget | None = Field(default=None, json_schema_extra={"position": 14})
     """What all runs of this name may spend together; the next request that could exceed it is not sent."""
+
+    @model_validator(mode="after")
+    def _nothing_is_missing(self) -> "Recipe":
+        asks = self.samplers or self.training is None or self.training.needs_answers
+        why = "unless every stage of `training` has `dialogues` or `pairs`"
+        needed = ("prompts", "models", "samplers", "judge") if asks else ()
+        if not asks and self.evaluation:
+            needed, why = ("prompts", "models", "judge"), "for `evaluation`"
+        if missing := [name for name in needed if not getattr(self, name)]:
+            raise ValueError(f"{', '.join(missing)} missing or empty; wanted {why}")
+        if self.judge_minimum and not self.judge:
+            raise ValueError("judge_minimum is given and no judge to hold to it")
+        if self.prompts and not (self.samplers or self.evaluation):
+            raise ValueError("prompts are given and nothing answers them; add samplers or evaluation")
+        return self
 
     @model_validator(mode="after")
     def _names_fit(self) -> "Recipe":
@@ -174,7 +222,7 @@ class Recipe(Strict):
                 raise ValueError(
                     f"sampler {name!r} asks exactly what another one asks; give them different seeds"
                 )
-        for member in self.jury.members:
+        for member in self.judges:
             member.asked()
             for aspect in member.aspects:
                 member.question(aspect)
@@ -200,6 +248,8 @@ class Recipe(Strict):
             if settings is not None:
                 try:
                     settings.accumulation(devices=1)
+                    if named := settings.template_name:
+                        chat_template(named)
                 except ValueError as error:
                     raise ValueError(f"training.{stage}: {error}") from error
         base = self.models.get(self.training.base) if self.training else None
@@ -223,12 +273,22 @@ class Recipe(Strict):
             raise ValueError(
                 "evaluation: compares a model before and after training, and `training` is missing"
             )
+        if not self.samplers:
+            return self
+        several = {sampler.n for sampler in self.samplers}
+        if self.samplers_per_prompt is not None and (
+            self.samplers_per_prompt > len(names) or len(several) > 1
+        ):
+            raise ValueError(
+                f"samplers_per_prompt={self.samplers_per_prompt} of {len(names)} samplers with n={sorted(several)}: "
+                "wanted no more than there are, and one n for all"
+            )
         self._rounds_fit()
         self._processes_fit()
         self._training_rounds_fit()
-        if sum(sampler.n for sampler in self.samplers) < self.pairs.min_completions:
+        if self.answers_per_prompt < self.pairs.min_completions:
             raise ValueError(
-                f"samplers: {sum(s.n for s in self.samplers)} answers per prompt, pairs.min_completions wants "
+                f"samplers: {self.answers_per_prompt} answers per prompt, pairs.min_completions wants "
                 f"{self.pairs.min_completions}; add a sampler or set n: 2"
             )
         return self
@@ -239,7 +299,7 @@ class Recipe(Strict):
         Raises:
             ValueError: it is not; says which numbers are.
         """
-        settings, each = self.best_of_n, sum(sampler.n for sampler in self.samplers)
+        settings, each = self.best_of_n, self.answers_per_prompt
         if settings.max_n is None:
             if settings.stop_gain is not None:
                 raise ValueError(
@@ -278,9 +338,29 @@ class Recipe(Strict):
             raise ValueError("training.rounds: llama.cpp serves each round's model; set training.gguf: q8_0")
 
     @property
+    def answers_per_prompt(self) -> int:
+        """Of one round."""
+        every = [sampler.n for sampler in self.samplers]
+        return sum(every[: self.samplers_per_prompt])  # all have the same n where some are drawn
+
+    def draw_samplers(self) -> Callable[[str], frozenset[str]]:
+        """Prompt's id -> names of the samplers that answer it."""
+        count, names = self.samplers_per_prompt, frozenset(sampler.name for sampler in self.samplers)
+        if count is None:
+            return lambda prompt: names
+        asked = {fingerprint(self.asked(sampler)): sampler.name for sampler in self.samplers}
+
+        @cache
+        def drawn(prompt: str) -> frozenset[str]:
+            order = sorted(asked, key=lambda own: rank(self.seed, "sampler", prompt, own))
+            return frozenset(asked[own] for own in order[:count])
+
+        return drawn
+
+    @property
     def rounds_at_most(self) -> int:
         """Times every sampler is asked for its n answers to a prompt."""
-        each = sum(sampler.n for sampler in self.samplers)
+        each = max(1, self.answers_per_prompt)
         return (self.best_of_n.max_n or each) // each
 
     def _processes_fit(self) -> None:
@@ -322,7 +402,15 @@ class Recipe(Strict):
 
     @property
     def jury(self) -> Jury:
+        """Raises: RecipeError, where the recipe has no judge."""
+        if self.judge is None:
+            raise RecipeError(f"recipe {self.name!r} has no judge: it trains on data that exist already")
         return panel(self.judge)
+
+    @property
+    def judges(self) -> tuple[Member, ...]:
+        """The jury's members; none where nothing is judged."""
+        return self.jury.members if self.judge else ()
 
     def asked(self, sampler: Sampler, identity: dict[str, Any] | None = None) -> dict[str, Any]:
         """Everything that decides one sampler's answers besides the prompt: its fingerprint's content.
@@ -333,8 +421,7 @@ class Recipe(Strict):
             return model.identity
         fields = sampler.model_dump(mode="json", exclude={"name", "model", "n"})
         if sampler.principle is not None:
-            names = [sampler.principle] if isinstance(sampler.principle, str) else sorted(sampler.principle)
-            fields["principle_texts"] = {name: wordings(name) for name in names}
+            fields["principle_texts"] = principle_texts(sampler.principle)
         return {
             "seed": self.seed,
             "sampler": fields,

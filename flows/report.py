@@ -75,7 +75,7 @@ def _data(run: Run, content: dict[str, Any], cases: list[Judged], pairs: list[Pa
     verdicts = {id: judged for case in cases for id, judged in case.judgements.items()}
     values = {c.completion.id: c.score for case in cases for c in case.candidates}
     prompted = {case.prompt.id: case for case in cases}
-    members = {member.name: member for member in run.recipe.jury.members}
+    members = {member.name: member for member in run.recipe.judges}
 
     def answer(completion: Completion) -> Answer:
         case = prompted[completion.prompt_id]

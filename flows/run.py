@@ -4,6 +4,7 @@ runs/<name>/recipe.yaml                        as run
             prompts/ completions/ judgements/  sealed shards, see `records.store`
             dataset/                           a Hugging Face dataset folder with pairs
             best-of-n/                         the same without pairs, by `reject-sample`
+            training/                          rows of datasets that exist already, as trainers read them
             models/<stage>/                    trained models
             rounds/round-<i>/                  a run of each round, with `training.rounds`
             reference/                         log-probabilities of DPO's reference, see `trainers.reference`
@@ -72,10 +73,13 @@ class Run:
     def model_folder(self, stage: str) -> Path:
         return self.folder / "models" / stage
 
+    def training_data(self, kind: str) -> Path:
+        return self.folder / "training" / kind
+
     def prompts_stage(self, held_out: int | None = None) -> Stage:
         """The recipe's prompts, or so many held-out ones of them for the evaluation."""
         asked: dict[str, Any] = {
-            "prompts": [source.model_dump(mode="json") for source in self.recipe.prompts]
+            "prompts": [source.model_dump(mode="json", exclude={"rows"}) for source in self.recipe.prompts]
         }
         if held_out is not None:
             asked |= {"held_out": held_out, "seed": self.recipe.seed}

@@ -65,6 +65,9 @@ def model_name(member: Member) -> str | None:
 
 
 def subject_of(recipe: Recipe) -> Subject:
+    """Raises: RecipeError, where the recipe has no judge."""
+    if recipe.judge is None:
+        raise RecipeError(f"recipe {recipe.name!r} has no judge")
     return Subject(name=recipe.name, models=recipe.models, judge=recipe.judge)
 
 

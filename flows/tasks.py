@@ -61,7 +61,7 @@ async def answer(
 
     if (receipt := stage.sealed(index, keys)) is not None:
         several = any(wanted(key) > 1 for key in keys) or set(again) & receipt.dropped.keys()
-        rows = stage.rows(receipt) if several or hand_on is not None else []
+        rows = stage.rows(receipt) if several or own.is_short(receipt) or hand_on is not None else []
         if not any(map(short, rows)):
             step(len(keys), there=True)
             if hand_on is not None:

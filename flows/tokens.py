@@ -4,14 +4,13 @@ The requests are the real ones, by the samplers and judges that will send them, 
 aspects count as they are. Only answers that nobody has written yet are stood in for, by text of the expected length.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from flows.answers import with_principle
+from flows.answers import principle_of, with_principle
 from judges.base import Asking
 from judges.jury import Member
-from prompts.principle import draw_principle
 from records.schema import Completion, Prompt
 from records.store import Row
 from serving.chat import Request
@@ -23,10 +22,14 @@ MESSAGE_TOKENS = 4
 """A chat template's marks around one message, as ChatML has them."""
 BLOCK = 16
 """Tokens of a block of vLLM's prefix cache."""
+USUAL_PROMPT = 185
+"""Tokens of a prompt that is not read yet: UltraFeedback's mean (arXiv 2310.01377)."""
 USUAL_ANSWER, USUAL_REASON = 350, 200
 """Tokens of an answer where nothing is known, and of a judge's reasons: UltraFeedback's means."""
 ENOUGH = 20
 """Answers that say how long a sampler's answers are."""
+COUNTED = 2000
+"""Prompts whose requests to a sampler are counted."""
 SAMPLE = 200
 """Prompts whose judge requests are rendered."""
 
@@ -43,13 +46,13 @@ def answer_tokens(sampler: Sampler, rows: dict[str, Row]) -> float:
 
 
 def prompt_tokens(sampler: Sampler, prompts: Sequence[Prompt], seed: int, asked: str) -> float:
-    """Tokens of one sampler's requests for these prompts, principles included."""
-    total = 0.0
-    for prompt in prompts:
-        principle = draw_principle(sampler.principle, prompt.id, seed, asked)
+    """Tokens of one sampler's requests for these prompts, principles included; of many, by a sample."""
+    total, sample = 0.0, prompts[:: max(1, len(prompts) // COUNTED)]
+    for prompt in sample:
+        principle = principle_of(prompt, sampler, seed, asked)
         messages = with_principle(prompt, principle.text if principle else None)
         total += letters_of([message.model_dump() for message in messages])
-    return total
+    return total * len(prompts) / max(1, len(sample))
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,14 @@ class Judging:
 
 
 def judge_tokens(
-    member: Member, prompts: Sequence[Prompt], samplers: Sequence[tuple[Sampler, float]], near: bool
+    member: Member,
+    prompts: Sequence[Prompt],
+    samplers: Sequence[tuple[Sampler, float]],
+    near: bool,
+    drawn: Callable[[str], Collection[str]],
 ) -> Judging:
-    """`samplers`: each with the tokens of its answers. `near`: a prompt's answers are judged at about one time, so the
-    prompt is read once for all of them."""
+    """`samplers`: each with the tokens of its answers. `drawn`: names of those that answer a prompt, by its id.
+    `near`: a prompt's answers are judged at about one time, so the prompt is read once for all of them."""
     step = max(1, len(prompts) // SAMPLE)
     tokens, uncached, count = 0.0, 0.0, 0
     judge = member.build(None)
@@ -75,7 +82,7 @@ def judge_tokens(
     words: set[int] = set()
     for prompt in prompts[::step]:
         own: set[int] = set()
-        for case in _cases(member, prompt, samplers):
+        for case in _cases(member, prompt, [own for own in samplers if own[0].name in drawn(prompt.id)]):
             own = own if near else set()
             for aspect in member.aspects:
                 for request in judge.requests(prompt, case, aspect):

@@ -17,6 +17,8 @@ from flows.facts import Facts
 from flows.progress import display
 from flows.recipe import Pretraining, Recipe, RecipeError, TrainingPlan
 from flows.run import Run
+from pairs.training_data import DATA, TrainingData, prepare
+from prompts.chat import chat_template
 from serving import guard
 from trainers.job import Data, Job
 
@@ -28,7 +30,7 @@ BEFORE: dict[Kind, tuple[Kind, ...]] = {
     "dpo": ("sft", "pretrain"),
 }
 """What a stage starts from: the first of these that the recipe has, else its base."""
-DATA: dict[Kind, str] = {"sft": "trl_sft/{}", "reward": "data/{}_prefs", "dpo": "trl/{}"}
+VIEWS: dict[Kind, str] = {"sft": "trl_sft/{}", "reward": "data/{}_prefs", "dpo": "trl/{}"}
 """Where a stage's rows are in the dataset's folder, by split. The reward model reads margins too."""
 
 
@@ -52,6 +54,8 @@ async def train(run: Run, kind: Kind, facts: Facts, label: str | None = None) ->
     await asyncio.to_thread(_run, path, job, f"train {stage}")
     made = json.loads((job.out / "model.json").read_text())
     facts.content.setdefault("models", {})[stage] = model_facts(job.out)
+    if _published(run, kind) is not None:
+        facts.content.setdefault("training_data", {})[kind] = dict(job.data_receipts[0])
     facts.save()
     return made
 
@@ -69,9 +73,11 @@ def job_of(run: Run, kind: Kind, stage: str | None = None) -> Job:
     settings = getattr(plan, kind, None)
     if plan is None or settings is None:
         raise RecipeError(f"training.{kind} is not in recipe {recipe.name!r}; add it to train this stage")
-    train, held_out = _data(run, kind)
+    train, held_out, receipts = _data(run, kind)
+    if settings.template_name:
+        settings = settings.model_copy(update={"template": chat_template(settings.template_name)})
     served = recipe.models.get(plan.base)
-    name, revision = (served.model, served.revision) if served else (plan.base, None)
+    name, revision = (served.model, served.revision) if served else (plan.base, plan.revision)
     base, receipt = None, {}
     if served is not None and served.weights:
         receipt = {"name": name, "digest": served.weights}
@@ -91,14 +97,11 @@ def job_of(run: Run, kind: Kind, stage: str | None = None) -> Job:
         "base_receipt": receipt or {"name": name, "revision": revision},
         "train": train,
         "eval": held_out,
+        "data_receipts": receipts,
         "out": run.model_folder(stage or kind),
         "seed": recipe.seed,
         "recipe": (run.folder / "recipe.yaml").read_text() if (run.folder / "recipe.yaml").exists() else "",
     }
-    if kind != "pretrain":
-        fields["data_receipts"] = (
-            {"dataset": run.read_json("summary.json").get("dataset", {}).get("digest")},
-        )
     if plan.gguf is not None and kind not in ("pretrain", "reward"):
         fields |= {"gguf": resolve_gguf(name, revision).path, "gguf_type": plan.gguf}
     if kind == "dpo":
@@ -106,11 +109,17 @@ def job_of(run: Run, kind: Kind, stage: str | None = None) -> Job:
     return TypeAdapter(Job).validate_python(fields)
 
 
-def _data(run: Run, kind: Kind) -> tuple[Data, Data | None]:
-    """Rows to train on and held-out ones.
+def _published(run: Run, kind: Kind) -> TrainingData | None:
+    """The dataset that a stage learns from in place of this run's."""
+    return None if kind == "pretrain" else getattr(run.recipe.training, DATA[kind])
+
+
+def _data(run: Run, kind: Kind) -> tuple[Data, Data | None, tuple[dict[str, Any], ...]]:
+    """Rows to train on and held-out ones, and what they were made from.
 
     Raises:
         RecipeError: they are not there.
+        PromptError: the recipe names a dataset that cannot be read, or that is not what the recipe says it is.
     """
     plan = run.recipe.training
     if kind == "pretrain":
@@ -119,14 +128,20 @@ def _data(run: Run, kind: Kind) -> tuple[Data, Data | None]:
         if missing := [file for file in (*own.files, *own.held_out) if not Path(file).is_file()]:
             raise RecipeError(f"training.pretrain: {missing} are not there; files of texts are wanted")
         train, held_out = (tuple(map(Path, files)) for files in (own.files, own.held_out))
-        return Data(files=train), Data(files=held_out) if held_out else None
-    dataset = run.folder / "dataset"
-    of = {split: dataset / f"{DATA[kind].format(split)}.parquet" for split in ("train", "test")}
+        return Data(files=train), Data(files=held_out) if held_out else None, ()
+    if (source := _published(run, kind)) is not None:
+        folder = run.training_data(DATA[kind])
+        receipt = prepare(source, DATA[kind], folder)
+        of = {split: folder / f"{split}.parquet" for split in ("train", "test")}
+    else:
+        receipt = {"dataset": run.read_json("summary.json").get("dataset", {}).get("digest")}
+        of = {s: run.folder / "dataset" / f"{VIEWS[kind].format(s)}.parquet" for s in ("train", "test")}
     if not of["train"].exists():
         raise RecipeError(
             f"{of['train']} does not exist; run `zephyr pairs` first, or `zephyr run` for everything"
         )
-    return Data(files=(of["train"],)), Data(files=(of["test"],)) if of["test"].exists() else None
+    held = Data(files=(of["test"],)) if of["test"].exists() else None
+    return Data(files=(of["train"],)), held, (receipt,)
 
 
 def last_stage(plan: TrainingPlan) -> Kind:

@@ -38,7 +38,8 @@ async def zephyr(recipe: Recipe, out: Path | None = None, store: str | None = No
         if recipe.training and recipe.training.rounds:
             await train_in_rounds(recipe, out, store)
         else:
-            await build_preferences(recipe, out, store)
+            if recipe.samplers:
+                await build_preferences(recipe, out, store)
             for stage, trains in TRAINS.items():
                 if getattr(recipe.training, stage, None) is not None:
                     await trains(recipe, out)

@@ -88,7 +88,7 @@ def write_dataset(
             for kind, found in kinds.items():
                 name, file = f"{split}_{kind}", f"data/{split}_{kind}.parquet"
                 hashes: list[str] = []
-                if _write_parquet(_hashed(found, hashes), COLUMNS, part / file):
+                if write_parquet(_hashed(found, hashes), COLUMNS, part / file):
                     rows[name], digests[name], files["default"][name] = len(hashes), digest(hashes), file
             views: dict[str, Iterable[Row]] = {
                 "trl": map(trl_row, in_order),
@@ -96,7 +96,7 @@ def write_dataset(
                 "trl_prompts": ({"prompt": dicts(prompt.messages)} for prompt in prompts.get(split, ())),
             }
             for view, found in views.items():
-                if _write_parquet(found, VIEWS[view], part / view / f"{split}.parquet"):
+                if write_parquet(found, VIEWS[view], part / view / f"{split}.parquet"):
                     files.setdefault(view, {})[split] = f"{view}/{split}.parquet"
         if not rows:
             raise ValueError("a dataset of 0 pairs, 0 SFT rows and 0 prompts; wanted at least one row")
@@ -127,7 +127,7 @@ def _refuse_overlap(*kinds: Mapping[Split, Sequence[Any]]) -> None:
         raise ValueError(f"{len(both)} prompts are in train and in test; wanted none. The first: {both[0]}")
 
 
-def _write_parquet(rows: Iterable[Row], columns: Mapping[str, Any], path: Path) -> int:
+def write_parquet(rows: Iterable[Row], columns: Mapping[str, Any], path: Path) -> int:
     """Rows written; no file when there are none."""
     import pyarrow as pa
     import pyarrow.parquet as pq

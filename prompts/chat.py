@@ -72,8 +72,14 @@ def alpaca_prompt(instruction: str, input: str = "") -> str:
 
     tatsu-lab/stanford_alpaca train.py, which has one wording with an input and one without.
     """
-    turn = {"role": "user", "content": instruction, "input": input}
+    turn = {"role": "user", "content": alpaca_turn(instruction, input)}
     return render_chat([turn], chat_template("alpaca"), add_generation_prompt=True)
+
+
+def alpaca_turn(instruction: str, input: str = "") -> str:
+    """An Alpaca record as one user turn, from which the template knows that there is an input: a message has no other
+    field, neither in a dataset nor on its way to a server."""
+    return f"{instruction}\n\n### Input:\n{input}" if input else instruction
 
 
 def _refuse(message: str) -> NoReturn:

@@ -63,6 +63,8 @@ class PromptSource(Strict):
     and `kwargs`) become constraints."""
     where: dict[str, Value | tuple[Value, ...]] = Field(default_factory=dict)
     """Keeps the rows whose column, or meta entry, equals this, or one of these."""
+    rows: int | None = Field(default=None, ge=1)
+    """Prompts a dataset is known to give, before `limit`; `zephyr plan` counts with it before the dataset is there."""
     limit: int | None = Field(default=None, ge=1)
     """Prompts, at most; drawn by prompt id, so that order and additions to the file move nothing else."""
     seed: int = Field(default=0, ge=0)

@@ -59,6 +59,12 @@ def chance(seed: int, *names: object) -> random.Random:
     return random.Random("/".join(map(str, (seed, *names))))
 
 
+def rank(seed: int, *names: object) -> int:
+    """A number drawn from `seed` and `names` alone, as `chance` would; cheaper, where many are compared."""
+    text = "/".join(map(str, (seed, *names)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
 def seed_of(seed: int, *names: object) -> int:
     """A request's seed, 0 to 2**31 - 1, drawn from `seed` and `names` alone."""
     return chance(seed, "request", *names).getrandbits(31)

@@ -33,7 +33,8 @@ class Sampler(Strict):
     seed: int = Field(default=0, ge=0)
     """Each request's seed is drawn from this and the prompt's id."""
     principle: str | dict[str, float] | None = None
-    """System prompt: a file of prompts/principles, or several with their odds, drawn by prompt id."""
+    """System prompt: a file of prompts/principles, or several with their odds, drawn by prompt id. ultrafeedback/readme
+    and ultrafeedback/code: UltraFeedback's odds for each source of its prompts."""
     stop: tuple[str, ...] = ()
     """Texts that end an answer; they are not part of it."""
 

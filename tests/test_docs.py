@@ -115,7 +115,7 @@ def test_recipes_in_the_documentation_load(block: Block, tmp_path: Path):
     path.write_text(block.text)
     recipe = load_recipe(path)
     assert all(recipe.asked(sampler) for sampler in recipe.samplers)
-    assert all(member.asked() for member in recipe.jury.members)
+    assert all(member.asked() for member in recipe.judges)
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=place)

@@ -55,7 +55,7 @@ def test_every_recipe_opens_with_what_it_is_and_its_command(path: Path):
 def test_the_texts_a_recipe_names_exist(path: Path):
     recipe = load_recipe(path)
     assert recipe.fingerprint
-    for member in recipe.jury.members:
+    for member in recipe.judges:
         assert member.asked()
     for sampler in recipe.samplers:
         assert recipe.asked(sampler)
@@ -81,7 +81,12 @@ def test_the_smallest_recipe_needs_five_fields(tmp_path: Path):
     assert [sampler.name for sampler in recipe.samplers] == ["a", "b"]
     for field in SMALL:
         rest = {key: value for key, value in SMALL.items() if key != field}
-        assert f"  {field}: Field required" in refusal(write(tmp_path, rest))
+        said = (
+            "name: Field required"
+            if field == "name"
+            else f"{field} missing or empty; wanted unless every stage"
+        )
+        assert said in refusal(write(tmp_path, rest))
 
 
 def test_set_replaces_fields_of_any_depth():
@@ -139,9 +144,15 @@ WRONG = [
     ("nonsense=1", "nonsense", ["unknown key"]),
     ("shard_size=0", "shard_size", ["greater than or equal to 1", "0"]),
     ("max_failed=2", "max_failed", ["less than or equal to 1", "2"]),
-    ("prompts=[]", "prompts", ["at least 1"]),
-    ("samplers=[]", "samplers", ["at least 1"]),
-    ("models={}", "models", ["at least 1"]),
+    ("prompts=[]", "recipe", ["prompts missing or empty"]),
+    ("samplers=[]", "recipe", ["samplers missing or empty"]),
+    ("models={}", "recipe", ["models missing or empty"]),
+    ("samplers_per_prompt=5", "recipe", ["samplers_per_prompt=5 of 4 samplers"]),
+    ("samplers_per_prompt=1", "recipe", ["1 answers per prompt, pairs.min_completions wants 2"]),
+    ("training.dialogues={dataset: a, file: b}", "training.dialogues", ["'b'", "'a'", "exactly one"]),
+    ("training.pairs={dataset: a, split: train_prefs}", "training.pairs.split", ["unknown key"]),
+    ("training.sft.template=zefyr", "recipe", ["training.sft", "did you mean 'zephyr'"]),
+    ("samplers.0.principle=ultrafeedback/paper", "recipe", ["no 'paper'", "readme, code"]),
     ("prompts.0.limit=0", "prompts.0.limit", ["greater than or equal to 1", "0"]),
     ("prompts.0={file: a.jsonl, dataset: b}", "prompts.0", ["'a.jsonl'", "'b'", "exactly one"]),
     ("models.smol.kind=tgi", "models.smol", ["'tgi'", "'llamacpp', 'vllm', 'adapter', 'endpoint'"]),

@@ -184,7 +184,7 @@ def dialogues_to_tokens(dialogues: "Dataset", tokenizer: Any, settings: SFTSetti
         labels = (
             ids if settings.loss == "all" else [t if m else -100 for t, m in zip(ids, inside, strict=True)]
         )
-        if len(ids) > settings.max_length:
+        if len(ids) > settings.max_length and settings.packing != "wrapped":
             notes.append("cut")
             ids, labels = ids[: settings.max_length], labels[: settings.max_length]
         if all(label == -100 for label in labels[1:]):

@@ -95,13 +95,18 @@ class Training(Strict):
     group_by_length: bool = False
     """Batches of similar length: less padding, less random batches."""
     template: str | None = Field(default=None, min_length=1)
-    """Jinja text of a chat template, kept with the model. None: the base's own."""
+    """A name of prompts/templates, as zephyr, or Jinja text; kept with the model. None: the base's own."""
     seed: int = Field(default=42, ge=0)
     """Order of the rows and first values of adapters. Handbook: 42."""
     save_every: int | None = Field(default=None, ge=1)
     """Optimizer steps between checkpoints. Handbook: 100. None: no checkpoint; a killed run starts again."""
     logging_every: int = Field(default=1, ge=1)
     """Optimizer steps between lines of the history. Handbook: 5 and 10; a line costs nothing here."""
+
+    @property
+    def template_name(self) -> str | None:
+        """The template's name, where it is not the text itself."""
+        return None if self.template is None or "{" in self.template else self.template
 
     @model_validator(mode="after")
     def _training_ends(self) -> Self:
@@ -137,8 +142,10 @@ class SFTSettings(Training):
     """Paper and handbook: 2e-5 for all weights; handbook with LoRA: 2e-4."""
     max_length: int = Field(default=2048, ge=16)
     """Tokens. Paper and handbook: 2048."""
-    packing: bool = False
-    """Several dialogues in one sequence of `max_length`. Paper: yes; only worth it with flash attention."""
+    packing: bool | Literal["wrapped"] = False
+    """Several dialogues in one sequence of `max_length`, whole ones as they fit best. wrapped: one stream of all their
+    tokens, cut every `max_length`, through dialogues too. Paper and handbook: wrapped. Only worth it with flash
+    attention."""
     loss: Literal["completion", "assistant", "all"] = "assistant"
     """Tokens that are trained: the last answer, every answer, or everything. Handbook: all."""
 

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 def sft_config(settings: SFTSettings | PretrainSettings, work: Path, seed: int) -> SFTConfig:
     return SFTConfig(
         **arguments(settings, work, seed),
-        packing=isinstance(settings, SFTSettings) and settings.packing,
-        packing_strategy="bfd",
+        packing=isinstance(settings, SFTSettings) and bool(settings.packing),
+        packing_strategy="wrapped"
+        if isinstance(settings, SFTSettings) and settings.packing == "wrapped"
+        else "bfd",
         eval_packing=False,
         padding_free=False,
         loss_type="nll",

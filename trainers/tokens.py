@@ -18,7 +18,9 @@ def tokens_of(job: Job, tokenizer: Any, data: Data) -> Rows:
         case "pretrain":
             return texts_to_tokens(read(data), tokenizer, job.settings)
         case "sft":
-            return dialogues_to_tokens(read(data), tokenizer, job.settings)
+            held_out = data is not job.train  # never packed, so never longer than a sequence
+            settings = job.settings.model_copy(update={"packing": False}) if held_out else job.settings
+            return dialogues_to_tokens(read(data), tokenizer, settings)
         case "reward":
             return conversations_to_tokens(read(data), tokenizer, job.settings)
         case "dpo":

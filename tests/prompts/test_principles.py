@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from prompts.load import PromptError
-from prompts.principle import draw_principle, ultrafeedback_odds, wordings
+from prompts.principle import draw_principle, odds_of, wordings
 
 NAMES = ("helpfulness", "truthfulness", "honesty", "harmlessness", "verbalized_calibration", "brief")
 
@@ -36,7 +36,7 @@ def test_a_draw_depends_on_id_and_seed_alone():
 
 
 def test_the_odds_are_kept():
-    odds = ultrafeedback_odds("ultrachat")
+    odds = odds_of("ultrafeedback/readme", "ultrachat")
     drawn = Counter(p.name for i in range(5000) if (p := draw_principle(odds, f"id{i}", 0)))
     assert {name: pytest.approx(n / 5000, abs=0.03) for name, n in drawn.items()} == odds
 
@@ -46,7 +46,7 @@ def test_the_odds_are_kept():
     "source", ["evol_instruct", "sharegpt", "ultrachat", "flan", "truthful_qa", "false_qa"]
 )
 def test_ultrafeedbacks_odds_sum_to_one_and_name_principles_that_exist(source: str, variant):
-    odds = ultrafeedback_odds(source, variant)
+    odds = odds_of(f"ultrafeedback/{variant}", source)
     assert sum(odds.values()) == pytest.approx(1)
     assert set(odds) <= set(NAMES)
 
@@ -55,7 +55,7 @@ def test_readme_and_code_differ_where_ultrafeedbacks_do():
     differ = {
         s
         for s in ("evol_instruct", "sharegpt", "ultrachat", "flan", "truthful_qa", "false_qa")
-        if ultrafeedback_odds(s, "readme") != ultrafeedback_odds(s, "code")
+        if odds_of("ultrafeedback/readme", s) != odds_of("ultrafeedback/code", s)
     }
     assert differ == {"flan", "truthful_qa", "false_qa"}
 
