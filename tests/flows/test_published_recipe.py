@@ -81,7 +81,7 @@ def test_data_that_are_not_what_the_recipe_says_stop_the_run_before_training(tmp
     ("changes", "said"),
     [
         (["training.dialogues=null"], "prompts, models, samplers, judge missing or empty"),
-        (["training.sft=null"], "dialogues are given and sft is not"),
+        (["training.sft=null"], "dialogues are given and nothing learns from them; add sft"),
         (["training.rounds=2"], "each round learns from its own answers"),
         (["training.dialogues.filters=[lowercase]"], "'truecase' or 'refusals'"),
         (
