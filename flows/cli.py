@@ -500,6 +500,43 @@ def doctor(recipe: RecipePath, set: Set = None, out: Out = None, json: Json = Fa
     answer(work, json, text)
 
 
+@app.command()
+def audit(
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help=f"{DATASET} Or a run's folder, as runs/quickstart.")
+    ],
+    benchmark: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=FILE]",
+            help="Whose prompts must not be in it: mt_bench, ifeval, truthful_qa, humaneval, or any as a file.",
+        ),
+    ] = None,
+    near: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of runs of three words that makes two prompts near; 0: do not look."
+        ),
+    ] = 0.7,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report there, too.")] = None,
+    revision: Revision = None,
+    json: Json = False,
+) -> None:
+    """What is wrong in a published preference dataset, with ids, and what pairing it anew would change."""
+
+    def work() -> dict[str, Any]:
+        from flows.audit_published import audit_published
+
+        return audit_published(dataset, benchmark or (), near, html, revision)
+
+    def text(found: dict[str, Any]) -> str:
+        from flows.audit_published import audit_text
+
+        return audit_text(found)
+
+    answer(work, json, text)
+
+
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as runs/quickstart.")]
 
 

@@ -10,12 +10,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from judges.base import Settings, Verdict
-from prompts.annotations import ASPECTS, OVERALL, Annotation, aspect_mean, stated_score, what_ten_is
+from prompts.annotations import ASPECTS, OVERALL, RATED, Annotation, counted
 from records.schema import Completion, Prompt
 from serving.chat import Chat
 
-RATED = (1.0, 5.0)
-"""The scale of UltraFeedback's aspects."""
 VERSION = 1
 """Raised when the same annotation would get another verdict."""
 
@@ -56,28 +54,6 @@ def verdict(
 ) -> Verdict:
     """One annotation as it counts. `shift`: why the ratings of this prompt and aspect may stand at wrong places."""
     low, high = scale if aspect == OVERALL else RATED
-    given = annotations.get(aspect)
-    if given is None:
-        return Verdict(aspect, "missing", low, high, detail="no such annotation")
-    if shift:
-        return Verdict(aspect, "missing", low, high, raw=given.raw, detail=shift)
-    if given.value is None:
-        why = "" if given.standing == "not_applicable" else "the annotation has no number"
-        status = "not_applicable" if given.standing == "not_applicable" else "missing"
-        return Verdict(aspect, status, low, high, raw=given.raw, detail=why or given.rationale)
-    if not low <= given.value <= high:
-        why = f"{given.value:g} is off the scale {low:g} to {high:g}"
-        return Verdict(aspect, "off_scale", low, high, raw=given.raw, detail=why)
-    score, detail = given.value, given.rationale
-    ten = what_ten_is(annotations, critique) if aspect == OVERALL else None
-    if ten == "stated":
-        score = stated_score(critique)
-        detail = f"10 in the dataset, and its critique says {score:g}"
-    elif ten == "one":
-        mean = aspect_mean(annotations)
-        score, detail = 1.0, f"10 in the dataset, a 1 that was read as 10: the aspects' mean is {mean:.2f}"
-    elif ten == "doubtful":
-        mean = aspect_mean(annotations)
-        why = f"10 in the dataset may be a 1: the aspects' mean is {mean:.2f}"
-        return Verdict(aspect, "missing", low, high, raw=given.raw, detail=why)
-    return Verdict(aspect, "ok", low, high, score=score, raw=given.raw, detail=detail)
+    found = counted(aspect, annotations, scale, critique, shift)
+    raw = annotations[aspect].raw if aspect in annotations else ""
+    return Verdict(aspect, found.status, low, high, score=found.score, raw=raw, detail=found.detail)

@@ -9,12 +9,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
 """UltraFeedback's, 1 to 5 each."""
 OVERALL = "overall"
 """Its critique's score, 1 to 10, and the one score that binarized datasets have."""
+
+RATED = (1.0, 5.0)
+"""The scale of the aspects."""
 
 Standing = Literal["ok", "not_applicable", "missing"]
 Ten = Literal["stated", "one", "doubtful", "kept", "unchecked"]
@@ -87,6 +90,48 @@ def what_ten_is(annotations: Mapping[str, Annotation], critique: str) -> Ten | N
     if mean is None:
         return "unchecked"
     return "one" if mean <= 2 else "doubtful" if mean <= 4 else "kept"
+
+
+class Counted(NamedTuple):
+    """What an annotation counts as."""
+
+    status: Literal["ok", "not_applicable", "missing", "off_scale"]
+    score: float | None
+    detail: str
+
+
+def counted(
+    aspect: str,
+    annotations: Mapping[str, Annotation],
+    scale: tuple[float, float],
+    critique: str = "",
+    shift: str = "",
+) -> Counted:
+    """`scale`: of the overall score. `shift`: why the ratings of this prompt and aspect may stand at wrong places."""
+    low, high = scale if aspect == OVERALL else RATED
+    given = annotations.get(aspect)
+    if given is None:
+        return Counted("missing", None, "no such annotation")
+    if shift:
+        return Counted("missing", None, shift)
+    if given.value is None:
+        if given.standing == "not_applicable":
+            return Counted("not_applicable", None, given.rationale)
+        return Counted("missing", None, "the annotation has no number")
+    if not low <= given.value <= high:
+        return Counted("off_scale", None, f"{given.value:g} is off the scale {low:g} to {high:g}")
+    ten = what_ten_is(annotations, critique) if aspect == OVERALL else None
+    mean = aspect_mean(annotations)
+    if ten == "stated":
+        stated = stated_score(critique)
+        return Counted("ok", stated, f"10 in the dataset, and its critique says {stated:g}")
+    if ten == "one":
+        return Counted(
+            "ok", 1.0, f"10 in the dataset, a 1 that was read as 10: the aspects' mean is {mean:.2f}"
+        )
+    if ten == "doubtful":
+        return Counted("missing", None, f"10 in the dataset may be a 1: the aspects' mean is {mean:.2f}")
+    return Counted("ok", given.value, given.rationale)
 
 
 _BLOCK = re.compile(
