@@ -21,11 +21,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from benchmarks.batching import Machine
 from benchmarks.report import finish
 from benchmarks.simulator import Asked, Simulated, simulator
 from benchmarks.workload import Load, settings_of, write_recipe
-from flows.stage import COMMIT
+from records.journal import replay
 
 ROOT = Path(__file__).parent.parent
 IN_FLIGHT = 64
@@ -66,19 +68,30 @@ def kill_at(count: int, recipe: Path, out: Path, servers: Sequence[Simulated]) -
     return None
 
 
+def stored(run: Path) -> set[tuple[str, str]]:
+    """(folder, key) of every finished row, sealed or in a journal: each is one request."""
+    found = set()
+    for stage in ("completions", "judgements"):
+        for path in (run / stage).glob("*/*.jsonl"):
+            found |= {(path.parent.name, row.key) for row in replay(path) if row.final}
+        for path in (run / stage).glob("*/*.parquet"):
+            found |= {
+                (path.parent.name, key) for key in pq.read_table(path, columns=["key"])["key"].to_pylist()
+            }
+    return found
+
+
 def account(log: list[Asked], kills: list[float]) -> dict[str, int]:
-    """Of the requests that came more than once: what had been answered in good time, and what may be asked again."""
-    times: dict[str, list[Asked]] = {}
-    for line in sorted(log, key=lambda line: line.came):
-        times.setdefault(line.key, []).append(line)
-    lost = again = 0
-    for lines in times.values():
-        again += len(lines) - 1
-        for first, second in pairwise(lines):
-            before = max((at for at in kills if at < second.came), default=0.0)
-            if first.ended is not None and first.ended < before - COMMIT:
-                lost += 1
-    return {"requests": len(log), "questions": len(times), "asked_again": again, "lost": lost}
+    """How many requests came more than once: after a kill, or as a second copy of one that was late."""
+    times: dict[str, list[float]] = {}
+    for line in log:
+        times.setdefault(line.key, []).append(line.came)
+    again = copies = 0
+    for came in times.values():
+        for first, second in pairwise(sorted(came)):
+            killed = any(first < at < second for at in kills)
+            again, copies = again + killed, copies + (not killed)
+    return {"requests": len(log), "questions": len(times), "asked_again": again, "copies": copies}
 
 
 def measure(kills: int, prompts: int, speed: float, seed: int = 0) -> dict[str, Any]:
@@ -95,19 +108,33 @@ def measure(kills: int, prompts: int, speed: float, seed: int = 0) -> dict[str, 
         total = answered(servers)
         known = [len(server.log()) for server in servers]
         at: list[float] = []
+        kept: set[tuple[str, str]] = set()
+        unfinished = 0
         for count in sorted(dice.sample(range(1, total), kills)):
             moment = kill_at(total + count, recipe, folder / "killed", servers)
-            at += [moment] if moment is not None else []
+            if moment is None:
+                continue
+            at.append(moment)
+            there = stored(folder / "killed" / result_name(recipe))
+            asked = sum(len({line.key for line in s.log()[n:]}) for s, n in zip(servers, known, strict=True))
+            unfinished += asked - len(there)
+            kept |= there
         result = done(start(recipe, folder / "killed"))
         counts = [account(server.log()[n:], at) for server, n in zip(servers, known, strict=True)]
         found: dict[str, Any] = {key: sum(count[key] for count in counts) for key in counts[0]}
         return found | {
             "kills": len(at),
-            "answers": total,
-            "in_flight_at_most": IN_FLIGHT * len(servers) * len(at),
-            "missing": total - found["questions"],
+            "lost": len(kept - stored(folder / "killed" / result_name(recipe))),
+            "under_way": unfinished,
+            "asked_twice_for_nothing": max(0, found["asked_again"] - unfinished),
+            "missing": prompts * 2 * 2 - found["questions"],
             "same_dataset": result["dataset"]["digest"] == whole["dataset"]["digest"],
         }
+
+
+def result_name(recipe: Path) -> str:
+    """Of the run's folder."""
+    return json.loads(recipe.read_text())["name"]
 
 
 @contextlib.contextmanager
@@ -128,9 +155,9 @@ def prefect() -> Iterator[None]:
 
 def shown(found: dict[str, Any]) -> str:
     return (
-        f"{found['kills']} kills of a run of {found['answers']} requests: {found['lost']} finished answers lost, "
-        f"{found['missing']} questions never asked, {found['asked_again']} asked again (at most "
-        f"{found['in_flight_at_most']} were in flight), dataset "
+        f"{found['kills']} kills of a run of {found['questions']} requests: {found['lost']} finished answers lost, "
+        f"{found['missing']} questions never asked, {found['asked_again']} asked again of {found['under_way']} that "
+        f"were under way, {found['asked_twice_for_nothing']} for nothing; dataset "
         f"{'the same' if found['same_dataset'] else 'ANOTHER'}"
     )
 

@@ -70,6 +70,8 @@ def expected(
 
 def _kept(answer: Answer | None, member: Rules) -> Expected:
     """A kept rule is worth 1, a broken one at most a half; only all of them kept is worth 1."""
+    if answer is None and member.reference != "ignore":
+        return NOTHING  # held against a known answer, an empty one is none
     if answer is None:
         return Expected(True, 0.0, 0.0, 0.0, said="an empty answer")
     kept = [*answer.kept, *([answer.right] if member.reference != "ignore" else [])]
