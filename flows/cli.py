@@ -8,7 +8,9 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -50,10 +52,12 @@ def answer(work: Callable[[], dict[str, Any]], as_json: bool, text: Callable[[di
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # both mean: stop, and keep what is there
     try:
         result = work()
     except BaseException as error:
-        # Prefect turns SIGTERM into an exception of its own
+        # within a flow Prefect turns SIGTERM into an exception of its own
         if (
             isinstance(error, KeyboardInterrupt | asyncio.CancelledError)
             or type(error).__name__ == "TerminationSignal"

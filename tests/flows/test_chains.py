@@ -32,7 +32,9 @@ async def test_a_chain_is_asked_in_turn_and_chains_run_beside_each_other(tmp_pat
 
     shard = Stage(tmp_path, "judgements", {}).open(0)
     chains = Chains(LlamaCpp(model="m", slots=2))
-    receipt = await follow(shard, map(arriving, "abcd"), step, lambda *_: None, lambda key: chains.of(key[0]))
+    receipt = await follow(
+        shard, map(arriving, "abcd"), step, lambda *_, **__: None, lambda key: chains.of(key[0])
+    )
     assert (receipt.rows, most) == (12, 2)
     assert order.index("a2") < order.index("c0"), "a chain that was begun is finished first"
 
