@@ -541,6 +541,27 @@ def audit(
     answer(work, json, text)
 
 
+@app.command()
+def translate(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE…", help="A training YAML, or one of SFT and one of DPO."),
+    ],
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs that the file's batch sizes were meant for.")] = 1,
+    json: Json = False,
+) -> None:
+    """A training YAML of the alignment handbook, TRL or Axolotl as a recipe, with every key left out named."""
+
+    def work() -> dict[str, Any]:
+        from flows.translate import translate as read
+
+        found = read(files, gpus)
+        told = {"renamed": found.renamed, "dropped": found.dropped, "notes": found.notes}
+        return {"recipe": found.fields, **told, "text": found.text()}
+
+    answer(work, json, lambda result: result["text"])
+
+
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, as runs/quickstart.")]
 
 
