@@ -468,12 +468,16 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         else []
     )
     files += [(minimum, "card"), (minimum, "gold")]
+    training = data.get("training")
+    for kind in sorted(set(DATA.values())) if isinstance(training, dict) else ():
+        if isinstance(source := training.get(kind), dict) and source.get("file"):
+            files += [(source, "file"), (source, "test")]
     for holder, field in files:
         if isinstance(holder, dict) and isinstance(holder.get(field), str):
             beside = path.parent / holder[field]
             if not Path(holder[field]).is_absolute() and beside.is_file():
                 holder[field] = str(beside)
-    texts = (data.get("training") or {}).get("pretrain")
+    texts = training.get("pretrain") if isinstance(training, dict) else None
     for field in ("files", "held_out"):
         if isinstance(texts, dict) and isinstance(texts.get(field), list):
             beside = [path.parent / str(file) for file in texts[field]]

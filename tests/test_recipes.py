@@ -238,6 +238,18 @@ def test_a_folder_is_no_recipe(tmp_path: Path):
     assert str(tmp_path) in refusal(tmp_path)
 
 
+def test_training_data_are_looked_for_beside_the_recipe(tmp_path: Path):
+    for name in ("mine.jsonl", "held.jsonl"):
+        (tmp_path / name).write_text("{}")
+    pairs = {"file": "mine.jsonl", "test": "held.jsonl"}
+    recipe = load_recipe(
+        write(tmp_path, {"name": "mine", "training": {"base": "b", "pairs": pairs, "dpo": {}}})
+    )
+    assert recipe.training and recipe.training.pairs
+    found = (recipe.training.pairs.file, recipe.training.pairs.test)
+    assert found == (str(tmp_path / "mine.jsonl"), str(tmp_path / "held.jsonl"))
+
+
 def test_a_key_written_twice_is_refused(tmp_path: Path):
     assert "seed" in refusal(write(tmp_path, yaml.safe_dump(SMALL) + "seed: 1\nseed: 2\n"))
 
