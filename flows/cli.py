@@ -580,17 +580,29 @@ def report(run: RunPath, json: Json = False) -> None:
 @app.command()
 def export(
     run: RunPath,
-    to: Annotated[Path, typer.Argument(metavar="DIR", help="Where the dataset and the models go.")],
+    to: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Where the dataset and the models go.")
+    ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option("--push", metavar="OWNER/NAME", help="Publish them on the Hugging Face Hub instead."),
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Make new repositories public; default: private.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Copy what a run made, dataset and models with their cards, without its working files."""
+    """Copy or publish what a run made, dataset and models with their cards, without its working files."""
 
     def work() -> dict[str, Any]:
-        from flows.export import export as copy
+        from flows import export
+        from flows.recipe import RecipeError
 
-        return copy(run, to)
+        if (to is None) == (push is None):
+            raise RecipeError("give a folder to copy to, or --push OWNER/NAME")
+        return export.push(run, push, public) if push is not None else export.export(run, Path(to or ""))
 
-    answer(work, json, lambda result: "\n".join(result["written"]))
+    answer(work, json, lambda result: "\n".join(result.get("written", result.get("pushed", []))))
 
 
 if __name__ == "__main__":

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.answers import Answers
+from flows.dataset_card import card_of
 from flows.facts import Facts
 from flows.recipe import Recipe
 from flows.run import Run
 from judges.jury import Member, combine_prompt, leave_one_out
 from pairs.best_of_n import SftRow, best_of_n, each_once, eligible, may_win
 from pairs.candidates import score_of
-from pairs.card import Card, CardModel, FunnelStep
-from pairs.cleaning import cleaned
+from pairs.card import FunnelStep
 from pairs.dataset import DatasetReceipt, write_dataset
 from pairs.gain import best_of_k
 from pairs.policies import Candidate, Paired, pair_all
@@ -151,7 +151,7 @@ def build_dataset(
         raise DatasetError("the dataset was not written: " + "; ".join(found.errors))
     steps = funnel(cases, dropped, lost, pairs)
     folder = run.folder / ("best-of-n" if of_winners else "dataset")
-    receipt = write_dataset(pairs, sft, asked, folder, _card(recipe, steps, found, facts.versions, dropped))
+    receipt = write_dataset(pairs, sft, asked, folder, card_of(recipe, steps, found, facts.versions, dropped))
     figures = {
         "digest": receipt.digest,
         "rows": receipt.rows,
@@ -238,41 +238,3 @@ def funnel(
             dropped=dict(Counter(drop.reason for drop in lost)),
         ),
     ]
-
-
-def _card(
-    recipe: Recipe,
-    steps: list[FunnelStep],
-    found: Preflight,
-    versions: dict[str, str],
-    dropped: list[Dropped],
-) -> Card:
-    return Card(
-        name=recipe.name,
-        recipe=f"{recipe.name}, fingerprint {recipe.fingerprint}",
-        description=recipe.description,
-        sources={source.label: source.revision or "" for source in recipe.prompts},
-        samplers=tuple(
-            CardModel(
-                name=sampler.name,
-                model=recipe.models[sampler.model].model,
-                revision=recipe.models[sampler.model].revision,
-                settings=sampler.model_dump(mode="json", exclude={"name", "model"}, exclude_none=True),
-            )
-            for sampler in recipe.samplers
-        ),
-        judges=tuple(
-            CardModel(
-                name=member.name,
-                model=recipe.models[member.asks].model if member.asks else "none",
-                settings=member.model_dump(mode="json", exclude={"name", "model"}, exclude_none=True),
-            )
-            for member in recipe.jury.members
-        ),
-        pairs=recipe.pairs,
-        cleaning=cleaned(recipe.cleaning, dropped),
-        funnel=tuple(steps),
-        preflight=found,
-        command=f"zephyr run recipes/{recipe.name}.yaml",
-        versions=versions,
-    )

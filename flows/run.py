@@ -79,7 +79,9 @@ class Run:
     def prompts_stage(self, held_out: int | None = None) -> Stage:
         """The recipe's prompts, or so many held-out ones of them for the evaluation."""
         asked: dict[str, Any] = {
-            "prompts": [source.model_dump(mode="json", exclude={"rows"}) for source in self.recipe.prompts]
+            "prompts": [
+                source.model_dump(mode="json", exclude={"rows", "license"}) for source in self.recipe.prompts
+            ]
         }
         if held_out is not None:
             asked |= {"held_out": held_out, "seed": self.recipe.seed}

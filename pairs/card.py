@@ -20,6 +20,7 @@ class CardModel(Strict):
     name: str
     model: str
     revision: str | None = None
+    license: str = ""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Sampling, or what the judge was asked: kind, aspects, scale. Never an address."""
 
@@ -50,13 +51,17 @@ class Card(Strict):
     """Where the prompts come from -> licence or note."""
     samplers: tuple[CardModel, ...] = ()
     judges: tuple[CardModel, ...] = ()
+    judge_card: dict[str, str] = Field(default_factory=dict)
+    """What the judge showed on labels of people, where the recipe asks for a card."""
     pairs: PairSettings | None = None
     cleaning: dict[str, int] = Field(default_factory=dict)
     """What prompts were searched for before anything was asked -> how many were left out for it."""
     funnel: tuple[FunnelStep, ...] = ()
     preflight: Preflight | None = None
     command: str = ""
-    """Makes the dataset again."""
+    """Makes the dataset again, from `recipe_yaml`."""
+    recipe_yaml: str = ""
+    """Without addresses and keys."""
     versions: dict[str, str] = Field(default_factory=dict)
 
 

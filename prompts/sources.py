@@ -50,6 +50,8 @@ class PromptSource(Strict):
     """The dataset's split, as it is named there; a file has none."""
     revision: str | None = None
     """The dataset's commit; None takes the newest."""
+    license: str | None = None
+    """Of the prompts, as their source states it; for the dataset's card."""
     name: str | None = None
     """Stands for the source in records; None takes the file's stem or the dataset's name."""
     prompt: str = "prompt"

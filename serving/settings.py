@@ -60,6 +60,8 @@ class Serving(Strict):
     weights: str | None = None
     """Digest of the weights in a folder of ours, as its model.json has it: says in fingerprints what they are, whatever
     the folder is called."""
+    license: str | None = None
+    """Of the model, as its makers state it; for the dataset's card."""
     max_in_flight: int = Field(default=64, ge=1)
     """Requests at the model at one time, at most."""
     timeout: float = Field(default=600, gt=0)
