@@ -103,11 +103,12 @@ class Batch:
     _admitted: int = 0
     _cache: OrderedDict[int, None] = field(default_factory=OrderedDict)
 
-    def add(self, job: Job, now: float) -> list[Job]:
-        """Queue a request; returns what ended before it came."""
+    def add(self, job: Job, now: float, copy: bool = False) -> list[Job]:
+        """Queue a request; returns what ended before it came. `copy`: of one that is here already, so no new work."""
         done = self.advance(now)
         self.counts.first = now if self.counts.first is None else self.counts.first
-        self.counts.last_arrival, self.counts.starved = now, self.counts.idle
+        if not copy:
+            self.counts.last_arrival, self.counts.starved = now, self.counts.idle
         job.left = len(job.outputs)
         self.waiting.extend((job, i) for i in range(job.left))
         self._admit()

@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -70,6 +71,8 @@ class Endpoint:
         self.loop = asyncio.get_running_loop()
         self.batch = Batch(machine, self.loop.time())
         self._timer: asyncio.TimerHandle | None = None
+        self._here = Counter[int]()
+        """Requests that are being answered, by hash."""
 
     def reset(self) -> None:
         self.batch = Batch(self.machine, self.loop.time())
@@ -100,14 +103,17 @@ class Endpoint:
             return
         said = say(body, prompt, self.lengths)
         job = Job(tokens_of(prompt), [one.tokens for one in said], blocks_of(prompt))
-        job.payload = (connection, said, fault)
+        key = hash(data)
+        job.payload = (connection, said, fault, key)
         connection.job = job
         if self.log is not None:
             self.log[job] = Asked(blake2b(data, digest_size=8).hexdigest(), self.loop.time())
-        self._ended(self.batch.add(job, self.loop.time()))
+        self._here[key] += 1
+        self._ended(self.batch.add(job, self.loop.time(), copy=self._here[key] > 1))
 
     def drop(self, job: Job) -> None:
         """Its connection is gone: like vLLM, go on without it."""
+        self._here[job.payload[3]] -= 1
         self._ended(self.batch.drop(job, self.loop.time()))
 
     def _wake(self) -> None:
@@ -115,7 +121,8 @@ class Endpoint:
 
     def _ended(self, jobs: list[Job]) -> None:
         for job in jobs:
-            connection, said, fault = job.payload
+            connection, said, fault, key = job.payload
+            self._here[key] -= 1
             if self.log is not None and not connection.transport.is_closing():
                 self.log[job].ended = self.loop.time()
             connection.answer(self.name, job, said, fault)
