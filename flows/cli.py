@@ -313,6 +313,12 @@ def dpo(
 
 
 @app.command()
+def rlhf(recipe: RecipePath, set: Set = None, out: Out = None, json: Json = False) -> None:
+    """Reinforcement learning on the run's prompts; the recipe's judge, or its reward model, scores the answers."""
+    _conduct("flows.train", "train_rlhf", recipe, set, json, out)
+
+
+@app.command()
 def evaluate(
     recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None, json: Json = False
 ) -> None:

@@ -4,9 +4,9 @@ from typing import Any
 
 from flows.recipe import RecipeError
 from flows.run import Run
-from flows.train import Kind, job_of
+from flows.train import BEFORE, Kind, job_of
 from trainers.doctor import Examined, Finding, examine
-from trainers.job import DPOJob, SFTJob
+from trainers.job import Job
 
 
 def doctor(run: Run) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def doctor(run: Run) -> dict[str, Any]:
         RecipeError: the recipe trains nothing.
     """
     plan = run.recipe.training
-    kinds: list[Kind] = ["sft", "dpo"]
+    kinds: list[Kind] = ["pretrain", "sft", "reward", "dpo"]  # rlhf has prompts alone, and samples its rows
     kinds = [kind for kind in kinds if getattr(plan, kind, None) is not None]
     if not kinds:
         raise RecipeError(f"recipe {run.recipe.name!r} trains nothing; add training.sft or training.dpo")
@@ -35,11 +35,12 @@ def _stage(run: Run, kind: Kind) -> Examined:
         return Examined(findings=(Finding(level="warning", what="no_dataset", detail=what, fix=fix),))
 
 
-def _job(run: Run, kind: Kind) -> SFTJob | DPOJob:
-    """As it would be trained; DPO on the recipe's base where the SFT model is not there yet, which is shaped alike."""
+def _job(run: Run, kind: Kind) -> Job:
+    """As it would be trained; on the recipe's base where the model before it is not there yet: it is shaped alike."""
     plan = run.recipe.training
-    if kind == "dpo" and plan is not None and not (run.model_folder("sft") / "model.json").exists():
-        without = plan.model_copy(update={"sft": None})
+    missing = [each for each in BEFORE[kind] if not (run.model_folder(each) / "model.json").exists()]
+    if plan is not None and missing:
+        without = plan.model_copy(update=dict.fromkeys(missing))
         run = Run(run.recipe.model_copy(update={"training": without}), run.folder, run.store)
     return job_of(run, kind)
 

@@ -37,9 +37,10 @@ from serving.settings import (
     Sampler,
     Vllm,
 )
+from trainers.online_settings import RLHFSettings
 from trainers.settings import DPOSettings, PretrainSettings, RewardSettings, SFTSettings
 
-STAGES = ("pretrain", "sft", "reward", "dpo")
+STAGES = ("pretrain", "sft", "reward", "dpo", "rlhf")
 """Of training, in the order of `zephyr run`."""
 
 
@@ -97,6 +98,9 @@ class TrainingPlan(Strict):
     reward: RewardSettings | None = None
     """A reward model on the pairs, from the SFT model where there is one: a judge of kind reward_model can ask it."""
     dpo: DPOSettings | None = None
+    rlhf: RLHFSettings | None = None
+    """Reinforcement learning on the run's prompts, from the SFT model where there is one; the judge, or the model of
+    `reward`, scores the answers."""
     gguf: Literal["f16", "q8_0"] | None = None
     """Also write each model as one file that llama.cpp, Ollama and LM Studio read; q8_0 is half the size and, on a CPU,
     faster."""
@@ -252,6 +256,17 @@ class Recipe(Strict):
                         chat_template(named)
                 except ValueError as error:
                     raise ValueError(f"training.{stage}: {error}") from error
+        online = self.training.rlhf if self.training else None
+        if (
+            online is not None
+            and online.reward == "reward_model"
+            and self.training
+            and not self.training.reward
+        ):
+            raise ValueError(
+                "training.rlhf.reward: reward_model is what `training.reward` trains, which is missing; add it, or set "
+                "reward: judge"
+            )
         base = self.models.get(self.training.base) if self.training else None
         if self.training and self.training.gguf and not isinstance(base, LlamaCpp):
             raise ValueError(

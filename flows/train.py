@@ -14,20 +14,23 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import TypeAdapter
 
 from flows.facts import Facts
+from flows.inputs import gather_prompts
 from flows.progress import display
 from flows.recipe import Pretraining, Recipe, RecipeError, TrainingPlan
+from flows.rewards import judging
 from flows.run import Run
 from pairs.training_data import DATA, TrainingData, prepare
 from prompts.chat import chat_template
 from serving import guard
 from trainers.job import Data, Job
 
-Kind = Literal["pretrain", "sft", "reward", "dpo"]
+Kind = Literal["pretrain", "sft", "reward", "dpo", "rlhf"]
 BEFORE: dict[Kind, tuple[Kind, ...]] = {
     "pretrain": (),
     "sft": ("pretrain",),
     "reward": ("sft", "pretrain"),
     "dpo": ("sft", "pretrain"),
+    "rlhf": ("sft", "pretrain"),
 }
 """What a stage starts from: the first of these that the recipe has, else its base."""
 VIEWS: dict[Kind, str] = {"sft": "trl_sft/{}", "reward": "data/{}_prefs", "dpo": "trl/{}"}
@@ -39,13 +42,16 @@ class TrainingFailed(Exception):
 
 
 @task(name="train", task_run_name="train-{kind}", cache_policy=NO_CACHE, persist_result=False)
-async def train(run: Run, kind: Kind, facts: Facts, label: str | None = None) -> dict[str, Any]:
+async def train(
+    run: Run, kind: Kind, facts: Facts, label: str | None = None, reward: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Train one stage; a finished model of the same settings, base and data is returned at once.
 
-    `label`: tells models of one stage apart; None is the recipe's own.
+    `label`: tells models of one stage apart; None is the recipe's own. `reward`: the fields of a job of kind rlhf that
+    say who scores.
     """
     stage = kind if label is None else f"{kind}-{label}"
-    job = await asyncio.to_thread(job_of, run, kind, stage)
+    job = await asyncio.to_thread(job_of, run, kind, stage, reward)
     job.out.parent.mkdir(parents=True, exist_ok=True)
     path = job.out.with_name(f"{stage}.job.json")
     path.write_text(job.model_dump_json(indent=2))
@@ -60,8 +66,8 @@ async def train(run: Run, kind: Kind, facts: Facts, label: str | None = None) ->
     return made
 
 
-def job_of(run: Run, kind: Kind, stage: str | None = None) -> Job:
-    """What the trainer is told, for a model named `stage`.
+def job_of(run: Run, kind: Kind, stage: str | None = None, reward: dict[str, Any] | None = None) -> Job:
+    """What the trainer is told, for a model named `stage`. `reward`: see `train`.
 
     Raises:
         RecipeError: there is no such stage in the recipe, or no dataset or model to start from yet.
@@ -106,12 +112,12 @@ def job_of(run: Run, kind: Kind, stage: str | None = None) -> Job:
         fields |= {"gguf": resolve_gguf(name, revision).path, "gguf_type": plan.gguf}
     if kind == "dpo":
         fields["references"] = run.folder / "reference"
-    return TypeAdapter(Job).validate_python(fields)
+    return TypeAdapter(Job).validate_python(fields | (reward or {}))
 
 
 def _published(run: Run, kind: Kind) -> TrainingData | None:
     """The dataset that a stage learns from in place of this run's."""
-    return None if kind == "pretrain" else getattr(run.recipe.training, DATA[kind])
+    return None if kind in ("pretrain", "rlhf") else getattr(run.recipe.training, DATA[kind])
 
 
 def _data(run: Run, kind: Kind) -> tuple[Data, Data | None, tuple[dict[str, Any], ...]]:
@@ -129,6 +135,8 @@ def _data(run: Run, kind: Kind) -> tuple[Data, Data | None, tuple[dict[str, Any]
             raise RecipeError(f"training.pretrain: {missing} are not there; files of texts are wanted")
         train, held_out = (tuple(map(Path, files)) for files in (own.files, own.held_out))
         return Data(files=train), Data(files=held_out) if held_out else None, ()
+    if kind == "rlhf":
+        return Data(files=(write_prompts(run),)), None, ()
     if (source := _published(run, kind)) is not None:
         folder = run.training_data(DATA[kind])
         receipt = prepare(source, DATA[kind], folder)
@@ -142,6 +150,25 @@ def _data(run: Run, kind: Kind) -> tuple[Data, Data | None, tuple[dict[str, Any]
         )
     held = Data(files=(of["test"],)) if of["test"].exists() else None
     return Data(files=(of["train"],)), held, (receipt,)
+
+
+def write_prompts(run: Run) -> Path:
+    """The run's training prompts as a file of `prompt` and `prompt_id`.
+
+    Raises:
+        RecipeError: all of them are held out.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    prompts = [prompt for prompt in gather_prompts(run)[0] if prompt.meta["split"] == "train"]
+    if not prompts:
+        raise RecipeError("training.rlhf: every prompt is held out; lower splits.test or add prompts")
+    rows = [{"prompt": [m.model_dump() for m in p.messages], "prompt_id": p.id} for p in prompts]
+    path = run.folder / "models" / "rlhf.prompts.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
 
 
 def last_stage(plan: TrainingPlan) -> Kind:
@@ -158,7 +185,7 @@ def trained(run: Run) -> dict[str, Path]:
             f"round-{i}": run.folder / "rounds" / f"round-{i}" / "models" / last_stage(plan) for i in numbers
         }
     else:
-        found = {stage: run.model_folder(stage) for stage in ("sft", "dpo")}
+        found = {stage: run.model_folder(stage) for stage in ("sft", "dpo", "rlhf")}
     return {name: folder for name, folder in found.items() if (folder / "model.json").exists()}
 
 
@@ -251,6 +278,29 @@ async def train_reward(recipe: Recipe, out: Path | None = None) -> dict[str, Any
     with Run.opened(recipe, out) as run:
         facts = Facts.of(run)
         await train(run, "reward", facts)
+        return facts.content
+
+
+@flow(name="train-rlhf", flow_run_name="rlhf-{recipe.name}")
+async def train_rlhf(recipe: Recipe, out: Path | None = None) -> dict[str, Any]:
+    """Reinforcement learning from the judge's scores, or a reward model's. Prompts -> model."""
+    with Run.opened(recipe, out) as run:
+        facts, plan = Facts.of(run), recipe.training
+        if plan is None or plan.rlhf is None:
+            raise RecipeError(f"training.rlhf is not in recipe {recipe.name!r}; add it to train this stage")
+        if plan.rlhf.reward == "reward_model":
+            folder = run.model_folder("reward")
+            if not (folder / "model.json").exists():
+                raise RecipeError(
+                    f"{folder} does not exist; run `zephyr reward` first, or `zephyr run` for everything"
+                )
+            made = json.loads((folder / "model.json").read_text())
+            await train(
+                run, "rlhf", facts, reward={"reward_model": folder, "reward": {"weights": made["weights"]}}
+            )
+        else:
+            async with judging(run) as (socket, who):
+                await train(run, "rlhf", facts, reward={"socket": socket, "reward": who})
         return facts.content
 
 

@@ -17,9 +17,15 @@ from flows.recipe import Recipe
 from flows.report import draw
 from flows.rounds import train_in_rounds
 from flows.run import Run
-from flows.train import pretrain, train_dpo, train_reward, train_sft
+from flows.train import pretrain, train_dpo, train_reward, train_rlhf, train_sft
 
-TRAINS = {"pretrain": pretrain, "sft": train_sft, "reward": train_reward, "dpo": train_dpo}
+TRAINS = {
+    "pretrain": pretrain,
+    "sft": train_sft,
+    "reward": train_reward,
+    "dpo": train_dpo,
+    "rlhf": train_rlhf,
+}
 """Stages of training, in their order."""
 
 

@@ -114,9 +114,11 @@ def load_tokenizer(base: Path, settings: Training, *, chats: bool = True) -> Any
     return tokenizer
 
 
-def adapter(settings: Training, layers: int, *, scores: bool = False) -> Any:
-    """The LoRA configuration for a model of `layers` blocks, or None. `scores`: it has an output, trained in full, in
-    place of a head."""
+def adapter(settings: Training, layers: int, *, whole: str | None = None, scores: bool = False) -> Any:
+    """The LoRA configuration for a model of `layers` blocks, or None.
+
+    `whole`: a module that is trained itself. `scores`: the model has one output in place of its head.
+    """
     from peft import LoraConfig
 
     lora = settings.lora
@@ -135,6 +137,6 @@ def adapter(settings: Training, layers: int, *, scores: bool = False) -> Any:
         target_modules=target,
         bias="none",
         task_type="SEQ_CLS" if scores else "CAUSAL_LM",
-        modules_to_save=["score"] if scores else None,
+        modules_to_save=[whole] if whole else None,
         layers_to_transform=only,
     )

@@ -1,6 +1,8 @@
-"""Which pairs are computed together: those of one prompt, and as many as fit into a number of tokens."""
+"""What is computed together, and in which order: pairs of one prompt, as many as fit into a number of tokens; prompts
+whose answers are sampled together."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +32,17 @@ class PromptsTogether(Sampler[int]):
         chance = torch.Generator().manual_seed(self.seed + self.epoch)
         for group in torch.randperm(len(self.groups), generator=chance).tolist():
             yield from self.groups[group]
+
+
+class EpochOrder:
+    """Of TRL's online trainers. Their sampler draws one order after another from where it began, so a run that goes on
+    would see the first epoch's order again; here the order is drawn by (seed, epoch)."""
+
+    def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+        parent: Any = super()
+        sampler = parent._get_train_sampler(*args, **kwargs)
+        sampler.set_epoch = lambda epoch: sampler.generator.manual_seed(sampler.seed + epoch)
+        return sampler
 
 
 def tokens_of(batch: Batch) -> list[int]:

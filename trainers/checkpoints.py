@@ -68,7 +68,7 @@ class Watch(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if "loss" not in (logs or {}) or not state.is_world_process_zero:
             return
-        numbers = {name: float(value) for name, value in logs.items() if name != "epoch"}
+        numbers = {name: float(v) for name, v in logs.items() if name != "epoch" and v is not None}
         loss = numbers.pop("loss")
         line = {
             "step": state.global_step,

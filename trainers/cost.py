@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from records.base import Strict
-from trainers.job import DPOJob, Job, RewardJob
+from trainers.job import DPOJob, Job, RewardJob, RLHFJob
 
 GB = 1e9
 PEAKS = {
@@ -125,6 +125,8 @@ def _computed(job: Job, rows: Any) -> list[int]:
         return [len(p) * (1 if shared else 2) + len(c) + len(r) for p, c, r in zip(*parts, strict=True)]
     if isinstance(job, RewardJob):
         return list(rows["length"])
+    if isinstance(job, RLHFJob):  # what is sampled is not known; the longest it may be
+        return [length + job.settings.max_tokens for length in rows["length"]]
     return [len(ids) for ids in rows["input_ids"]]
 
 

@@ -34,6 +34,7 @@ DROPPED = {
     "no_answer": ("the last message is not the assistant's", "end each row with an answer"),
     "too_long": ("a conversation is longer than max_length", "raise max_length"),
     "no_margin": ("the pair has no margin", "set margin: 0, or drop these pairs"),
+    "no_question": ("the prompt does not end with the user's turn", "drop these rows"),
     "empty_text": ("the text is empty", "drop these rows"),
     "prompt_too_long": ("the prompt alone fills max_length", "raise max_length, or set max_prompt"),
 }
@@ -191,7 +192,8 @@ def _of_pairs(pairs: Any) -> Iterator[Finding]:
 
 
 def _leaks(train: Any, held_out: Any) -> Iterator[Finding]:
-    first = next(name for name in ("prompt_ids", "input_ids", "chosen_ids") if name in train.column_names)
+    names = ("prompt_ids", "input_ids", "chosen_ids", "prompt_id")
+    first = next(name for name in names if name in train.column_names)
     known = {tuple(ids) for ids in train[first]}
     if leaked := sum(tuple(ids) in known for ids in held_out[first]):
         yield Finding(

@@ -12,6 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file, save_file
+
 from records.ids import fingerprint
 from trainers.export import to_gguf
 from trainers.job import Job, base_digest, seed_of, sha256
@@ -21,6 +23,7 @@ METHODS = {
     "sft": "supervised fine-tuning",
     "dpo": "direct preference optimization (arXiv 2305.18290)",
     "reward": "training as a reward model (arXiv 2203.02155)",
+    "rlhf": "reinforcement learning from a reward",
 }
 EXAMPLE = [
     "from transformers import pipeline",
@@ -56,7 +59,10 @@ def write_folder(job: Job, key: str, model: Any, tokenizer: Any, metrics: dict[s
     if hasattr(model, "merge_and_unload"):
         model.save_pretrained(made / "adapter")
         _name_the_base(made / "adapter" / "adapter_config.json", job)
+        _leave_out_values(made / "adapter")
         model = model.merge_and_unload()
+    if hasattr(model, "value_head"):
+        del model.value_head  # PPO's, of no use to who asks the model
     model.config.use_cache = True
     vars(model).pop("forward", None)  # the trainer's, not the model's own
     model.save_pretrained(made)
@@ -110,6 +116,17 @@ def _name_the_base(config: Path, job: Job) -> None:
     known["base_model_name_or_path"] = str(job.base_receipt.get("name") or job.base)
     known["revision"] = job.base_receipt.get("revision") or known.get("revision")
     _dump(config, known)
+
+
+def _leave_out_values(adapter: Path) -> None:
+    """PPO's value head is no part of the model, and no model has a place for it."""
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    if "value_head" not in (config["modules_to_save"] or ()):
+        return
+    weights = adapter / "adapter_model.safetensors"
+    kept = {name: tensor for name, tensor in load_file(weights).items() if "value_head" not in name}
+    save_file(kept, weights, metadata={"format": "pt"})
+    _dump(adapter / "adapter_config.json", config | {"modules_to_save": None})
 
 
 def _dump(file: Path, value: Any) -> None:

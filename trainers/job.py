@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from records.base import Strict
 from records.ids import fingerprint
+from trainers.online_settings import RLHFSettings
 from trainers.settings import DPOSettings, PretrainSettings, RewardSettings, SFTSettings
 
 FORMAT = 1
@@ -96,7 +97,28 @@ class RewardJob(_Job):
     settings: RewardSettings
 
 
-Job = Annotated[SFTJob | DPOJob | PretrainJob | RewardJob, Field(discriminator="kind")]
+class RLHFJob(_Job):
+    """Its rows are prompts. The reward is one of two: a judge at a socket, or a reward model's folder."""
+
+    kind: Literal["rlhf"]
+    settings: RLHFSettings
+    socket: Path | None = None
+    reward_model: Path | None = None
+    reward: dict[str, Any]
+    """What decides the scores: the judges and their models, or the reward model's digest. Part of the key."""
+
+    @model_validator(mode="after")
+    def _one_reward(self) -> Self:
+        if (self.socket is None) == (self.reward_model is None):
+            raise ValueError(f"socket={self.socket}, reward_model={self.reward_model}: give one of them")
+        if self.eval is not None:
+            raise ValueError(
+                "eval: answers to held-out prompts are scored by `zephyr evaluate`; leave it out"
+            )
+        return self
+
+
+Job = Annotated[SFTJob | DPOJob | PretrainJob | RewardJob | RLHFJob, Field(discriminator="kind")]
 
 COSMETIC = {"save_every", "logging_every"}
 """Settings that do not change the weights."""
@@ -113,6 +135,7 @@ def key_of(job: Job) -> str:
         [sha256(path) for path in job.train.paths()],
         [sha256(path) for path in job.eval.paths()] if job.eval else None,
         job.gguf_type if job.gguf else None,
+        *([job.reward] if isinstance(job, RLHFJob) else []),
     )
 
 

@@ -47,7 +47,7 @@ def reward_trainer(
         train_dataset=train,
         eval_dataset=held_out,
         processing_class=tokenizer,
-        peft_config=adapter(settings, model.config.num_hidden_layers, scores=True),
+        peft_config=adapter(settings, model.config.num_hidden_layers, whole="score", scores=True),
         callbacks=list(callbacks),
     )
     adapters_in_float32(trainer.model)

@@ -94,7 +94,7 @@ def check_files(job: Job) -> None:
         raise BadInput(f"gguf={str(job.gguf)!r} is not there; the GGUF file of the base is wanted")
 
 
-KINDS = ("pretrain", "sft", "dpo", "reward")
+KINDS = ("pretrain", "sft", "reward", "dpo", "rlhf")
 
 
 def _said(error: ValidationError) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 from trainers.conversations import conversations_to_tokens
 from trainers.job import Data, Job
 from trainers.pretrain import texts_to_tokens
+from trainers.prompts import prompts_to_rows
 from trainers.rows import Rows, dialogues_to_tokens, pairs_to_tokens, read
 
 
@@ -23,5 +24,7 @@ def tokens_of(job: Job, tokenizer: Any, data: Data) -> Rows:
             return dialogues_to_tokens(read(data), tokenizer, settings)
         case "reward":
             return conversations_to_tokens(read(data), tokenizer, job.settings)
+        case "rlhf":
+            return prompts_to_rows(read(data), tokenizer, job.settings)
         case "dpo":
             return pairs_to_tokens(read(data), tokenizer, job.settings)

@@ -15,8 +15,10 @@ from trainers.dpo import dpo_trainer
 from trainers.folder import write_folder
 from trainers.guards import check_base, check_length, check_reference
 from trainers.job import Job, base_digest, seed_of
+from trainers.online import online_trainer
 from trainers.reference import References
 from trainers.reward import reward_trainer
+from trainers.rewards import asked_at, ends_of, given_by
 from trainers.sft import sft_trainer
 from trainers.tokens import tokens_of
 
@@ -56,7 +58,7 @@ def train(job: Job, key: str) -> Path:
         "eval_after": after,
         "rows": {"train": rows.counts, "eval": held_out.counts if held_out else None},
         "trained_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-        "tokens_seen": int(getattr(trainer, "_total_train_tokens", 0)),
+        "tokens_seen": int(getattr(trainer, "_total_train_tokens", 0) or trainer.state.num_input_tokens_seen),
         "compute": compute(settings),
         "threads": torch.get_num_threads(),
         "lean_head": getattr(trainer, "lean_head", None),
@@ -81,6 +83,12 @@ def _trainer(job: Job, tokenizer: Any, train: Any, held_out: Any) -> Any:
             store = job.references or work / "reference"
             references = References(store, base_digest(job), job.settings.dtype, compute(job.settings))
             return dpo_trainer(job.settings, load_model(job.base, job.settings), *rest, references)
+        case "rlhf":
+            model = load_model(job.base, job.settings)
+            reward: Any = given_by(job.reward_model, job.settings.micro_batch) if job.reward_model else None
+            if job.socket is not None:
+                reward = asked_at(job.socket, ends_of(model, tokenizer))
+            return online_trainer(job.settings, model, tokenizer, train, *rest[3:], reward)
         case "sft" | "pretrain":
             return sft_trainer(job.settings, load_model(job.base, job.settings), *rest)
 
