@@ -478,14 +478,13 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     files = [(source, "file") for source in data.get("prompts") or ()]
     cleaning = data.get("cleaning")
     files += (
-        [(each, "file") for each in (cleaning or {}).get("benchmarks") or ()]
-        if isinstance(cleaning, dict)
-        else []
+        [(each, "file") for each in cleaning.get("benchmarks") or ()] if isinstance(cleaning, dict) else []
     )
     files += [(minimum, "card"), (minimum, "gold")]
     training = data.get("training")
-    for kind in sorted(set(DATA.values())) if isinstance(training, dict) else ():
-        if isinstance(source := training.get(kind), dict) and source.get("file"):
+    sources = training if isinstance(training, dict) else {}
+    for kind in sorted(set(DATA.values())):
+        if isinstance(source := sources.get(kind), dict) and source.get("file"):
             files += [(source, "file"), (source, "test")]
     for holder, field in files:
         if isinstance(holder, dict) and isinstance(holder.get(field), str):

@@ -75,7 +75,7 @@ DROPPED = {
     **dict.fromkeys(("val_set_size", "test_split_size"), "a held-out split is named, not drawn from training rows"),
 }  # fmt: skip
 
-_BOTH = {
+_BOTH: dict[str, object] = {
     "max_length": 1024,
     "epochs": 3,
     "scheduler": "linear",

@@ -171,10 +171,10 @@ def _speed(compute: str, config: Any) -> tuple[float, str]:
     kind = torch.bfloat16 if compute == "bfloat16" else torch.float32
     rows = torch.ones(256, config.hidden_size, dtype=kind)
     weight = torch.ones(config.hidden_size, config.intermediate_size, dtype=kind)
-    rows @ weight
+    torch.mm(rows, weight)
     began, count = time.perf_counter(), 0
     while (spent := time.perf_counter() - began) < 0.2:
-        rows @ weight
+        torch.mm(rows, weight)
         count += 1
     operations = 2 * 256 * config.hidden_size * config.intermediate_size * count
     return REACHED_ON_CPU * operations / spent, f"CPU, {torch.get_num_threads()} threads"

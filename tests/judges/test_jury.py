@@ -157,7 +157,7 @@ def test_a_member_does_not_judge_what_its_own_model_wrote():
         "rating compares good and bad alone"
     )
     found = combine_prompt(judged, jury.model_copy(update={"exclude_own": False}), {"rating": ["mine"]})
-    assert found["mine"].value > -0.5
+    assert (found["mine"].value or -1.0) > -0.5
     alone = Jury(members=(RATING,), exclude_own=True)
     assert combine_prompt(ratings(mine=5.0), alone, {"rating": ["mine"]})["mine"].why == "no judge applies"
 

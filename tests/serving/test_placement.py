@@ -156,7 +156,7 @@ async def carry_out(
 
     everything_there = dice.random() < 0.1
     roles: list[tuple[Part, list[str]]] = [(GENERATE, generators), (JUDGE, judges)]
-    jobs = [(name, part) for part, names in roles for name in names]
+    jobs: list[tuple[str, Part]] = [(name, part) for part, names in roles for name in names]
     dice.shuffle(jobs)
     there = [everything_there or dice.random() < 0.2 * (seed % 2) for _ in jobs]
     tasks = [work(name, part, done) for (name, part), done in zip(jobs, there, strict=True)]
