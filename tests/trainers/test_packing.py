@@ -25,7 +25,7 @@ def test_packed_dialogues_do_not_see_each_other(template: str, tiny: Path, token
     own.chat_template = template
     rows = dialogues_to_tokens(Dataset.from_list([dialogue(i) for i in range(16)]), own, settings).tokens
     model = load_model(tiny, settings)
-    trainer = sft_trainer(settings, model, own, rows, None, tmp_path, 1, [])
+    trainer: Any = sft_trainer(settings, model, own, rows, None, tmp_path, 1, [])
     packed = len(trainer.train_dataset)
     assert packed < 12, "dialogues share sequences"
 
@@ -52,7 +52,7 @@ def test_the_schedule_ends_with_the_last_packed_batch(tiny: Path, tokenizer: Any
     rows = dialogues_to_tokens(
         Dataset.from_list([dialogue(i) for i in range(24)]), tokenizer, settings
     ).tokens
-    trainer = sft_trainer(settings, load_model(tiny, settings), tokenizer, rows, None, tmp_path, 1, [])
+    trainer: Any = sft_trainer(settings, load_model(tiny, settings), tokenizer, rows, None, tmp_path, 1, [])
     trainer.train()
     packed = len(trainer.train_dataset)
     rates = [line["learning_rate"] for line in trainer.state.log_history if "learning_rate" in line]
