@@ -20,7 +20,7 @@ ELSEWHERE = {
         "tests/judges/test_reward_model.py::test_a_reward_has_no_place_on_a_scale",
     ),
     "argilla-io/distilabel, issue 1065: going on from the cache hangs": (
-        "tests/flows/test_kill.py::test_a_killed_run_goes_on_where_it_was",
+        "tests/flows/test_kills.py::test_a_killed_run_goes_on_where_it_was",
     ),
     "argilla-io/distilabel: one timeout in a batch costs the batch": (
         "tests/flows/test_preferences.py::test_faults_lose_no_row_and_double_none",

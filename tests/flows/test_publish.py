@@ -100,6 +100,7 @@ def export(run: Path, url: str, *arguments: str) -> tuple[int, dict[str, Any]]:
     env = os.environ | {
         "HF_ENDPOINT": url,
         "HF_TOKEN": "hf_test",
+        "HF_HUB_OFFLINE": "0",
         "PYTHONPATH": str(ROOT),
         "HF_HUB_DISABLE_XET": "1",
     }
