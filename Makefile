@@ -4,14 +4,18 @@ BIN := .venv/bin
 READY := .venv/.ready
 UV := uv==0.13.9
 
-.PHONY: quickstart test test-vllm bench-pipeline bench-memory bench-kills bench-peers bench-judges bench-trainer
+.PHONY: quickstart test test-long test-vllm bench-pipeline bench-memory bench-kills bench-peers bench-judges bench-trainer
 .PHONY: bench-decontaminate docs lint format lock clean
 
 quickstart: $(READY)
 	$(BIN)/zephyr run recipes/quickstart.yaml
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not vllm" --durations=10
+	$(BIN)/python -m pytest -m "not vllm and not long" --durations=10
+
+# Whole recipes beside the quickstart's, on real weights; some minutes
+test-long: $(READY)
+	$(BIN)/python -m pytest -m long --durations=10
 
 # A real vLLM from its own environment: make test-vllm ZEPHYR_VLLM_PYTHON=/path/to/venv/bin/python
 test-vllm: $(READY)

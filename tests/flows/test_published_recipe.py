@@ -38,7 +38,7 @@ def small(folder: Path, base: Path) -> list[str]:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_the_handbooks_recipe_runs_small_and_again_trains_nothing(tmp_path: Path, tiny: Path):
     recipe = load_recipe(RECIPE, small(tmp_path, tiny))

@@ -103,6 +103,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(560)
 async def test_two_rounds_run_on_real_weights_and_a_stopped_run_repeats_nothing(
     tmp_path: Path, smol_gguf: Weights, monkeypatch: pytest.MonkeyPatch
