@@ -13,7 +13,7 @@ quickstart: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -m "not vllm and not long" --durations=10
 
-# Whole recipes beside the quickstart's, on real weights; some minutes
+# Whole recipes beside the quickstart's, benchmarks at a small size, a run that is killed; some minutes
 test-long: $(READY)
 	$(BIN)/python -m pytest -m long --durations=10
 

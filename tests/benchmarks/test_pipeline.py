@@ -31,6 +31,7 @@ def test_the_ideal_of_two_models_and_a_judge_on_numbers_worked_by_hand():
     assert makespan(both, dict.fromkeys(("a", "judge"), machine)) == pytest.approx(4.0), "the judge is behind"
 
 
+@pytest.mark.long
 def test_two_models_and_a_judge_are_measured_with_every_row_accounted_for():
     load = Load(30, models=2, judged=True, in_flight=16, shard_size=8)
     results = measure([Measurement("tiny", load, speed=FAST)], ["loop", "plain"], 1)
@@ -44,6 +45,7 @@ def test_two_models_and_a_judge_are_measured_with_every_row_accounted_for():
     assert "tiny" in shown(results)
 
 
+@pytest.mark.long
 def test_faults_lose_and_double_nothing():
     load = Load(60, in_flight=32, timeout=2, shard_size=20)
     results = measure([Measurement("faults", load, speed=FAST, faults=0.2)], ["plain"], 1)

@@ -32,6 +32,7 @@ def planned(load: Load, folder: Path) -> Run:
 
 
 @pytest.mark.parametrize(("rows", "models"), [(300, 2), (1500, 2), (1500, 4), (4000, 2)])
+@pytest.mark.long
 def test_prompt_tokens_are_within_5_percent_answers_10_and_the_time_20(
     rows: int, models: int, tmp_path: Path
 ):

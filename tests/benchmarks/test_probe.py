@@ -21,6 +21,7 @@ MACHINE = Machine(a=16, b=0.2, prefill=12_000, slots=128)
 """Half as fast as the simulated H100, so that what the client takes weighs less."""
 
 
+@pytest.mark.long
 def test_the_time_is_within_20_percent_where_nobody_said_how_fast_the_server_is(tmp_path: Path):
     load = Load(1500, models=1, judged=True, in_flight=128, lengths=Lengths(mean=365))
     with (
@@ -46,6 +47,7 @@ def test_the_time_is_within_20_percent_where_nobody_said_how_fast_the_server_is(
     json.dumps(planned.content())
 
 
+@pytest.mark.long
 def test_what_is_not_up_is_said_and_what_is_asked_is_spent(tmp_path: Path):
     load = Load(10, judged=True)
     with simulator(**settings_of(Machine(), Lengths()), name="model-0") as one:

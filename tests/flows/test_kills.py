@@ -7,6 +7,7 @@ from benchmarks.kills import account, measure
 from benchmarks.simulator import Asked
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
     found = measure(kills=2, prompts=150, speed=3)

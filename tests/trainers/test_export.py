@@ -67,6 +67,7 @@ def test_a_gguf_of_another_family_is_refused(tiny: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_real_smollm2_comes_back_from_transformers_as_it_was(smol_gguf: Weights, tmp_path: Path):
     to_transformers(smol_gguf.path, tmp_path / "hf")
     out = to_gguf(tmp_path / "hf", smol_gguf.path, tmp_path / "model.gguf", "f16", "again")
