@@ -28,8 +28,9 @@ from prompts.annotations import ASPECTS, OVERALL, shifted
 from prompts.published import Entry, Published, open_published
 from records.base import Strict
 from records.ids import fingerprint
+from records.lock import exclusive
 from records.schema import Completion, Dropped, Prompt
-from records.store import Row, exclusive
+from records.store import Row
 from serving.settings import Imported
 
 RECIPE, PROMPTS = "import.yaml", "prompts.jsonl"

@@ -33,7 +33,8 @@ from judges.card import GoldFacts, make_card, status_counts
 from judges.gold import Gold, GoldItem, drawn, load_gold
 from judges.layouts import Layout
 from records.ids import chance
-from records.store import Receipt, Row, exclusive
+from records.lock import exclusive
+from records.store import Receipt, Row
 from reports.judge_card import render_card
 from serving.chat import Chat
 from serving.models import open_models

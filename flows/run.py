@@ -25,7 +25,8 @@ import yaml
 from flows.recipe import Recipe
 from flows.subject import check_judge
 from judges.jury import Member
-from records.store import Stage, exclusive
+from records.lock import exclusive
+from records.store import Stage
 from serving.purse import Purse
 from serving.settings import Sampler
 

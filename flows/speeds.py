@@ -7,7 +7,7 @@ import asyncio
 
 from flows.inputs import models_of
 from flows.run import Run
-from records.store import exclusive
+from records.lock import exclusive
 from serving.costs import slots_of
 from serving.errors import RequestFailed, ServingError
 from serving.models import open_models

@@ -14,32 +14,23 @@ same key that the folder holds, whatever shard it was asked for, so a changed pr
 `root` is a path or any fsspec address. Journals always stay on a local disk.
 """
 
-import contextlib
-import fcntl
 import hashlib
-import io
 import os
-import socket
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import fsspec
 import orjson
-import pyarrow as pa
-import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
-from pydantic import Field
 
-from records.arrow import schema_of
-from records.base import Strict
 from records.held import Held
 from records.ids import digest, fingerprint
 from records.journal import Row, StoreError, cut_torn_line, line_of, replay
-from records.schema import RETRYABLE, Usage
+from records.schema import RETRYABLE
+from records.sealed import Receipt, final_keys, rows_of, sealed
 
-__all__ = ["Receipt", "Row", "Shard", "Stage", "StoreError", "exclusive", "replay"]
+__all__ = ["Receipt", "Row", "Shard", "Stage", "StoreError", "replay"]
 
 GATHERED = "gathered.json"
 """In a folder of prompts: from which state of their sources they were read."""
@@ -51,68 +42,6 @@ LOOKED_AT = 4
 """Files of earlier runs whose rows stay in memory while answers are taken over."""
 
 
-class Receipt(Strict):
-    """A sealed shard: enough to find it, to trust it and to count it."""
-
-    stage: str
-    fingerprint: str
-    index: int
-    rows: int
-    answers: int
-    dropped: dict[str, int]
-    """Reason -> rows without an answer."""
-    statuses: dict[str, int] = Field(default_factory=dict)
-    """Status -> answers that have it, where they are judgements."""
-    key_digest: str
-    """Digest of the keys, in order: which questions this file answers."""
-    digest: str
-    """SHA-256 of the file."""
-    usage: Usage
-    of: str = ""
-    """Digest of what the keys were made from, where that is cheaper to compare than the keys."""
-
-    @property
-    def name(self) -> str:
-        return f"{self.stage}/{self.fingerprint}/{self.index:05d}.parquet"
-
-
-_held_folders: set[Path] = set()
-
-
-@contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a run's folder for this process; may be nested. The lock falls with the process, however it ends.
-
-    Raises:
-        StoreError: another process holds it, or it cannot be written.
-    """
-    key = folder.absolute()
-    if key in _held_folders:
-        yield
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("a+")
-    except OSError as error:
-        raise StoreError(f"cannot write to {folder}: {error.strerror}; choose another --out") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise StoreError(
-                f"{folder} is in use by process {file.read().strip() or '?'}; wait or choose another --out"
-            ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        _held_folders.add(key)
-        try:
-            yield
-        finally:
-            _held_folders.discard(key)
-
-
 class Stage:
     """The answers to one thing that was asked: one folder per (stage, fingerprint)."""
 
@@ -121,7 +50,6 @@ class Stage:
     ) -> None:
         """`asked`: everything that decides the answers; its fingerprint names the folder."""
         self.stage, self.asked, self.fingerprint = stage, asked, fingerprint(stage, asked)
-        self._schema = schema_of(stage)
         self._fs, base = fsspec.core.url_to_fs(str(root))
         self._local = isinstance(self._fs, LocalFileSystem)
         self.folder = f"{base.rstrip('/')}/{stage}/{self.fingerprint}"
@@ -172,7 +100,7 @@ class Stage:
         if receipt is None or (receipt.key_digest != asked and not among):
             return None
         data = self._bytes(receipt)
-        return receipt if receipt.key_digest == asked or set(keys) <= set(_final_keys(data)) else None
+        return receipt if receipt.key_digest == asked or set(keys) <= set(final_keys(data)) else None
 
     def finished(self, index: int, *, key_digest: str = "", of: str = "") -> Receipt | None:
         """Like `sealed`, by the receipt alone: the digest of the keys, or of what they were made from, is compared.
@@ -220,7 +148,7 @@ class Stage:
         Raises:
             StoreError: the file is gone or is not the one that was sealed.
         """
-        return _rows(self._bytes(receipt))
+        return rows_of(self._bytes(receipt))
 
     def held(self) -> Held:
         """Every key with a final answer in the folder, as it was when first asked. Of two answers the later holds.
@@ -237,7 +165,7 @@ class Stage:
             if receipt in BESIDE or receipt.startswith(REPLACED):
                 continue
             name = receipt.removesuffix(".json") + ".parquet"
-            yield name, _final_keys(self._sealed_bytes(name))
+            yield name, final_keys(self._sealed_bytes(name))
         for journal in sorted(self.journals.glob("*.jsonl"), key=lambda path: _age(path.name)):
             yield journal.name, [row.key for row in replay(journal) if row.final]
 
@@ -251,7 +179,7 @@ class Stage:
                     del self._looked_at[next(iter(self._looked_at))]
                 journal = self.journals / name
                 if not name.endswith(".jsonl"):
-                    rows = _rows(self._sealed_bytes(name))
+                    rows = rows_of(self._sealed_bytes(name))
                 else:
                     rows = list(replay(journal)) if journal.exists() else []
                 held = self._looked_at[name] = {row.key: row for row in rows if row.final}
@@ -412,28 +340,7 @@ class Shard:
             raise StoreError(f"{self.path}: {len(self.missing)} of {len(self.keys)} rows have no answer yet")
         self.keys = self.keys if keys is None else list(keys)
         rows = [self._rows[key] for key in self.keys]
-        table = pa.Table.from_pylist(
-            [{"key": r.key, "answers": r.answers, "dropped": r.dropped} for r in rows],
-            schema=self.stage._schema,
-        )
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        data = buffer.getvalue()
-        receipt = Receipt(
-            stage=self.stage.stage,
-            fingerprint=self.stage.fingerprint,
-            index=self.index,
-            rows=len(rows),
-            answers=sum(len(r.answers) for r in rows),
-            dropped=dict(sorted(Counter(r.dropped["reason"] for r in rows if r.dropped).items())),
-            statuses=dict(
-                sorted(Counter(a["status"] for r in rows for a in r.answers if "status" in a).items())
-            ),
-            key_digest=digest(self.keys),
-            digest=hashlib.sha256(data).hexdigest(),
-            usage=_used(rows),
-            of=of,
-        )
+        data, receipt = sealed(self.stage.stage, self.stage.fingerprint, self.index, rows, of)
         try:
             self.sync()
             kept = self._make_room(receipt)
@@ -487,36 +394,3 @@ class _Kept(NamedTuple):
 def _age(name: str) -> tuple[bool, str]:
     """Sorts files so that a later one holds over an earlier one: kept ones are of an earlier prompt list."""
     return not name.startswith("kept-"), name
-
-
-def _used(rows: Sequence[Row]) -> Usage:
-    used: Counter[str] = Counter()
-    for row in rows:
-        for answer in row.answers:
-            used.update(answer.get("usage", {}))
-    return Usage(**used)
-
-
-def _rows(parquet: bytes) -> list[Row]:
-    table = _table(parquet)
-    return [Row(r["key"], [_thaw(a) for a in r["answers"]], r["dropped"]) for r in table.to_pylist()]
-
-
-def _table(parquet: bytes, columns: list[str] | None = None) -> pa.Table:
-    """Like `read_table`, which would load Arrow's dataset machinery and wake threads for a few hundred rows."""
-    return pq.ParquetFile(pa.BufferReader(parquet)).read(columns=columns, use_threads=False)
-
-
-def _final_keys(parquet: bytes) -> list[str]:
-    table = _table(parquet, ["key", "dropped"])
-    keys, dropped = table["key"].to_pylist(), table["dropped"]
-    if dropped.null_count == len(keys):
-        return keys
-    return [key for key, why in zip(keys, dropped.to_pylist(), strict=True) if Row(key, [], why).final]
-
-
-def _thaw(answer: dict[str, Any]) -> dict[str, Any]:
-    """Arrow reads a map as a list of pairs."""
-    if answer.get("distribution") is not None:
-        answer["distribution"] = dict(answer["distribution"])
-    return answer

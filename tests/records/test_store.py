@@ -9,8 +9,9 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from records.lock import exclusive
 from records.schema import Usage
-from records.store import Row, Stage, StoreError, exclusive, replay
+from records.store import Row, Stage, StoreError, replay
 
 ASKED = {"sampler": "a", "temperature": 0.5}
 
@@ -165,7 +166,7 @@ def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path):
     with exclusive(tmp_path):
         code = (
             "import sys; sys.path.insert(0, '.')\n"
-            "from records.store import exclusive\nfrom pathlib import Path\n"
+            "from records.lock import exclusive\nfrom pathlib import Path\n"
             f"with exclusive(Path({str(tmp_path)!r})): pass"
         )
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -243,7 +244,7 @@ def test_a_transport_error_asked_again_leaves_no_copy(tmp_path: Path):
 
 def test_the_lock_of_a_killed_process_holds_nobody_up(tmp_path: Path):
     code = (
-        "import sys, time; from pathlib import Path; from records.store import exclusive\n"
+        "import sys, time; from pathlib import Path; from records.lock import exclusive\n"
         "with exclusive(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
