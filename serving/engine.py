@@ -111,6 +111,7 @@ class Lane:
         while True:
             replica, start = await self._enter(request, priority - (0 if first else AGAIN), case, failed)
             cause = ""
+            leave = replica.gate.leave
             self._started()
             try:
                 return await self._once(replica, request)
@@ -119,13 +120,16 @@ class Lane:
             except RequestFailed:
                 self.stats.failed += 1
                 raise
+            except BaseException:  # the run is being stopped, or cannot go on
+                leave = replica.gate.leave_later
+                raise
             finally:
                 if case is not None and self.suspects is not None:
                     self.suspects.came_back(case, start, cause)
                 self._ended()
                 if cause:
                     self.replicas.failed(replica, cause, request)
-                replica.gate.leave()
+                leave()
             self.stats.retries[failure.cause] += 1
             if self._moves(replica, failure, failed):
                 tries = max(tries, 1)

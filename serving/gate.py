@@ -6,6 +6,9 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+LINGER = 0.5
+"""Seconds for which a cancelled request keeps its place: what ended it mostly ends those who wait next."""
+
 
 class Waiting(NamedTuple):
     """One before a gate, in the order they are let in."""
@@ -56,12 +59,16 @@ class Gate:
             return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                turn.result().leave()
+                turn.result().leave_later()
             raise
 
     def leave(self) -> None:
         self.running -= 1
         self.admit()
+
+    def leave_later(self) -> None:
+        """For one who was cancelled: a run that is being stopped should send nothing new meanwhile."""
+        asyncio.get_running_loop().call_later(LINGER, self.leave)
 
     def queue(self, priority: float, turn: "asyncio.Future[Gate]", key: str) -> None:
         self._arrivals += 1

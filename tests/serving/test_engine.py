@@ -205,3 +205,20 @@ def test_each_dialect_restricts_the_answer_in_its_own_words():
     assert llamacpp["messages"][-1] == {"role": "assistant", "content": "Grade: "}
     with pytest.raises(RequestFailed, match="cannot go on"):
         body_of(restricted, "m", "openai")
+
+
+async def test_a_run_that_is_stopped_part_by_part_sends_nothing_new():
+    held = threading.Event()
+    with fake_model(lambda body: "done" if held.wait(20) else "never") as fake:
+        lane = lane_to(fake, limit=4)
+        parts = [[asyncio.ensure_future(lane.ask(ASK)) for _ in range(8)] for _ in range(2)]
+        while len(fake.asked) < 4:
+            await asyncio.sleep(0.01)
+        for part in parts:  # an error in one shard ends its rows at once, the other shards' when it got there
+            for task in part:
+                task.cancel()
+            await asyncio.sleep(0.1)
+        held.set()
+        assert len(fake.asked) == 4
+        assert (await lane.ask(ASK)).choices[0].text == "done", "the places are there again"
+        await lane.close()

@@ -14,7 +14,7 @@ from serving.chat import Request
 from serving.client import PlainTransport, Transport
 from serving.engine import TRIES, Lane
 from serving.errors import RequestFailed
-from serving.gate import Gate
+from serving.gate import LINGER, Gate
 from serving.models import open_models
 from serving.replicas import Reach
 from serving.settings import Endpoint, Model
@@ -152,6 +152,7 @@ async def test_a_cancelled_waiter_leaves_its_place_wherever_it_was_let_in():
     other.leave()
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
+    await asyncio.sleep(2 * LINGER)
     assert (home.running, other.running) == (1, 0)
 
 
