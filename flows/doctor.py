@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from flows.job import BEFORE, Kind, job_of
 from flows.recipe import RecipeError
 from flows.run import Run
-from flows.train import BEFORE, Kind, job_of
 from trainers.doctor import Examined, Finding, examine
 from trainers.job import Job
 

@@ -40,6 +40,13 @@ async def reparse(recipe: Recipe, out: Path | None = None, store: str | None = N
         return facts.content
 
 
+def reparse_text(summary: dict[str, Any]) -> str:
+    return "\n".join(
+        f"{name:<12}{count['read']:>7} read again  {count['changed']:>7} changed"
+        for name, count in summary["reparsed"].items()
+    )
+
+
 def _work(member: Member, answers: list[Answers]) -> list[tuple[Stage, int, list[list[Completion]]]]:
     """The member's judged shards: where they lie, and each prompt's completions as they were judged."""
     if member.scope == "completion":

@@ -21,7 +21,7 @@ from flows.preferences import build_preferences
 from flows.progress import display
 from flows.recipe import Recipe, RecipeError
 from flows.run import Run
-from flows.train import last_stage, model_facts, train_dpo, train_sft
+from flows.train import last_stage, model_facts, train_stage
 from pairs.gain import best_of_k
 from records.stats import mean
 
@@ -47,9 +47,9 @@ async def train_in_rounds(
                 shards = f"{store.rstrip('/')}/rounds/{own.name}"
             await build_preferences(own, folder, shards)
             if plan.sft is not None:
-                await train_sft(own, folder)
+                await train_stage(own, "sft", folder)
             if plan.dpo is not None:
-                await train_dpo(own, folder)
+                await train_stage(own, "dpo", folder)
             this = Run.at(own, folder, shards)
             before = this.model_folder(last_stage(plan))
             row = figures(recipe, this, number)

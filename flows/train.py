@@ -6,35 +6,22 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
-from pydantic import TypeAdapter
 
 from flows.facts import Facts
-from flows.inputs import gather_prompts
+from flows.job import Kind, job_of, published
 from flows.progress import display
-from flows.recipe import Pretraining, Recipe, RecipeError, TrainingPlan
+from flows.recipe import Recipe, RecipeError, TrainingPlan
 from flows.rewards import judging
 from flows.run import Run
-from pairs.training_data import DATA, TrainingData, prepare
-from prompts.chat import chat_template
 from serving import guard
 from trainers.job import Data, Job
-
-Kind = Literal["pretrain", "sft", "reward", "dpo", "rlhf"]
-BEFORE: dict[Kind, tuple[Kind, ...]] = {
-    "pretrain": (),
-    "sft": ("pretrain",),
-    "reward": ("sft", "pretrain"),
-    "dpo": ("sft", "pretrain"),
-    "rlhf": ("sft", "pretrain"),
-}
-"""What a stage starts from: the first of these that the recipe has, else its base."""
-VIEWS: dict[Kind, str] = {"sft": "trl_sft/{}", "reward": "data/{}_prefs", "dpo": "trl/{}"}
-"""Where a stage's rows are in the dataset's folder, by split. The reward model reads margins too."""
 
 
 class TrainingFailed(Exception):
@@ -60,115 +47,10 @@ async def train(
     await asyncio.to_thread(_run, path, job, f"train {stage}")
     made = json.loads((job.out / "model.json").read_text())
     facts.content.setdefault("models", {})[stage] = model_facts(job.out)
-    if _published(run, kind) is not None:
+    if published(run, kind) is not None:
         facts.content.setdefault("training_data", {})[kind] = dict(job.data_receipts[0])
     facts.save()
     return made
-
-
-def job_of(run: Run, kind: Kind, stage: str | None = None, reward: dict[str, Any] | None = None) -> Job:
-    """What the trainer is told, for a model named `stage`. `reward`: see `train`.
-
-    Raises:
-        RecipeError: there is no such stage in the recipe, or no dataset or model to start from yet.
-        WrongModel: the base's weights cannot be found.
-    """
-    from serving.weights import resolve_gguf, resolve_transformers
-
-    recipe, plan = run.recipe, run.recipe.training
-    settings = getattr(plan, kind, None)
-    if plan is None or settings is None:
-        raise RecipeError(f"training.{kind} is not in recipe {recipe.name!r}; add it to train this stage")
-    train, held_out, receipts = _data(run, kind)
-    if settings.template_name:
-        settings = settings.model_copy(update={"template": chat_template(settings.template_name)})
-    served = recipe.models.get(plan.base)
-    name, revision = (served.model, served.revision) if served else (plan.base, plan.revision)
-    base, receipt = None, {}
-    if served is not None and served.weights:
-        receipt = {"name": name, "digest": served.weights}
-    if before := next((each for each in BEFORE[kind] if getattr(plan, each) is not None), None):
-        base = run.model_folder(before)
-        if not (base / "model.json").exists():
-            raise RecipeError(
-                f"{base} does not exist; run `zephyr {before}` first, or `zephyr run` for everything"
-            )
-        made = json.loads((base / "model.json").read_text())
-        receipt = {"name": f"{recipe.name}-{before}", "digest": made["weights"]}
-    fields: dict[str, Any] = {
-        "kind": kind,
-        "settings": settings.trained if isinstance(settings, Pretraining) else settings,
-        "name": f"{recipe.name}-{stage or kind}",
-        "base": base or resolve_transformers(name, revision),
-        "base_receipt": receipt or {"name": name, "revision": revision},
-        "train": train,
-        "eval": held_out,
-        "data_receipts": receipts,
-        "out": run.model_folder(stage or kind),
-        "seed": recipe.seed,
-        "recipe": (run.folder / "recipe.yaml").read_text() if (run.folder / "recipe.yaml").exists() else "",
-    }
-    if plan.gguf is not None and kind not in ("pretrain", "reward"):
-        fields |= {"gguf": resolve_gguf(name, revision).path, "gguf_type": plan.gguf}
-    if kind == "dpo":
-        fields["references"] = run.folder / "reference"
-    return TypeAdapter(Job).validate_python(fields | (reward or {}))
-
-
-def _published(run: Run, kind: Kind) -> TrainingData | None:
-    """The dataset that a stage learns from in place of this run's."""
-    return None if kind in ("pretrain", "rlhf") else getattr(run.recipe.training, DATA[kind])
-
-
-def _data(run: Run, kind: Kind) -> tuple[Data, Data | None, tuple[dict[str, Any], ...]]:
-    """Rows to train on and held-out ones, and what they were made from.
-
-    Raises:
-        RecipeError: they are not there.
-        PromptError: the recipe names a dataset that cannot be read, or that is not what the recipe says it is.
-    """
-    plan = run.recipe.training
-    if kind == "pretrain":
-        assert plan is not None and plan.pretrain is not None
-        own = plan.pretrain
-        if missing := [file for file in (*own.files, *own.held_out) if not Path(file).is_file()]:
-            raise RecipeError(f"training.pretrain: {missing} are not there; files of texts are wanted")
-        train, held_out = (tuple(map(Path, files)) for files in (own.files, own.held_out))
-        return Data(files=train), Data(files=held_out) if held_out else None, ()
-    if kind == "rlhf":
-        return Data(files=(write_prompts(run),)), None, ()
-    if (source := _published(run, kind)) is not None:
-        folder = run.training_data(DATA[kind])
-        receipt = prepare(source, DATA[kind], folder)
-        of = {split: folder / f"{split}.parquet" for split in ("train", "test")}
-    else:
-        receipt = {"dataset": run.read_json("summary.json").get("dataset", {}).get("digest")}
-        of = {s: run.folder / "dataset" / f"{VIEWS[kind].format(s)}.parquet" for s in ("train", "test")}
-    if not of["train"].exists():
-        raise RecipeError(
-            f"{of['train']} does not exist; run `zephyr pairs` first, or `zephyr run` for everything"
-        )
-    held = Data(files=(of["test"],)) if of["test"].exists() else None
-    return Data(files=(of["train"],)), held, (receipt,)
-
-
-def write_prompts(run: Run) -> Path:
-    """The run's training prompts as a file of `prompt` and `prompt_id`.
-
-    Raises:
-        RecipeError: all of them are held out.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    prompts = [prompt for prompt in gather_prompts(run)[0] if prompt.meta["split"] == "train"]
-    if not prompts:
-        raise RecipeError("training.rlhf: every prompt is held out; lower splits.test or add prompts")
-    rows = [{"prompt": [m.model_dump() for m in p.messages], "prompt_id": p.id} for p in prompts]
-    path = run.folder / "models" / "rlhf.prompts.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path)
-    return path
 
 
 def last_stage(plan: TrainingPlan) -> Kind:
@@ -263,60 +145,38 @@ def _lines(progress: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
-@flow(name="pretrain", flow_run_name="pretrain-{recipe.name}")
-async def pretrain(recipe: Recipe, out: Path | None = None) -> dict[str, Any]:
-    """Go on pretraining the base on texts. Text -> model."""
+@flow(name="train", flow_run_name="{kind}-{recipe.name}")
+async def train_stage(recipe: Recipe, kind: Kind, out: Path | None = None) -> dict[str, Any]:
+    """One stage of training, from the model of the stage before it where the recipe has one. Rows -> model.
+
+    Pretraining learns from text, SFT from the best answers, a reward model and DPO from pairs; reinforcement learning
+    samples answers to the run's prompts, and the judge, or the reward model, scores them.
+    """
     with Run.opened(recipe, out) as run:
         facts = Facts.of(run)
-        await train(run, "pretrain", facts)
+        async with _scored(run, kind) as reward:
+            await train(run, kind, facts, reward=reward)
         return facts.content
 
 
-@flow(name="train-reward", flow_run_name="reward-{recipe.name}")
-async def train_reward(recipe: Recipe, out: Path | None = None) -> dict[str, Any]:
-    """Train a reward model on the pairs, from the SFT model where the recipe has one. Dataset -> model."""
-    with Run.opened(recipe, out) as run:
-        facts = Facts.of(run)
-        await train(run, "reward", facts)
-        return facts.content
+@asynccontextmanager
+async def _scored(run: Run, kind: Kind) -> AsyncIterator[dict[str, Any]]:
+    """The fields of a job that say who scores what is sampled; none but for rlhf. A judge answers within the block.
 
-
-@flow(name="train-rlhf", flow_run_name="rlhf-{recipe.name}")
-async def train_rlhf(recipe: Recipe, out: Path | None = None) -> dict[str, Any]:
-    """Reinforcement learning from the judge's scores, or a reward model's. Prompts -> model."""
-    with Run.opened(recipe, out) as run:
-        facts, plan = Facts.of(run), recipe.training
-        if plan is None or plan.rlhf is None:
-            raise RecipeError(f"training.rlhf is not in recipe {recipe.name!r}; add it to train this stage")
-        if plan.rlhf.reward == "reward_model":
-            folder = run.model_folder("reward")
-            if not (folder / "model.json").exists():
-                raise RecipeError(
-                    f"{folder} does not exist; run `zephyr reward` first, or `zephyr run` for everything"
-                )
-            made = json.loads((folder / "model.json").read_text())
-            await train(
-                run, "rlhf", facts, reward={"reward_model": folder, "reward": {"weights": made["weights"]}}
+    Raises:
+        RecipeError: the reward model is not trained yet.
+    """
+    settings = run.recipe.training and run.recipe.training.rlhf
+    if kind != "rlhf" or settings is None:
+        yield {}
+    elif settings.reward == "reward_model":
+        folder = run.model_folder("reward")
+        if not (folder / "model.json").exists():
+            raise RecipeError(
+                f"{folder} does not exist; run `zephyr reward` first, or `zephyr run` for everything"
             )
-        else:
-            async with judging(run) as (socket, who):
-                await train(run, "rlhf", facts, reward={"socket": socket, "reward": who})
-        return facts.content
-
-
-@flow(name="train-sft", flow_run_name="sft-{recipe.name}")
-async def train_sft(recipe: Recipe, out: Path | None = None) -> dict[str, Any]:
-    """Fine-tune on the best answers. Dataset -> model."""
-    with Run.opened(recipe, out) as run:
-        facts = Facts.of(run)
-        await train(run, "sft", facts)
-        return facts.content
-
-
-@flow(name="train-dpo", flow_run_name="dpo-{recipe.name}")
-async def train_dpo(recipe: Recipe, out: Path | None = None) -> dict[str, Any]:
-    """Train on the pairs, from the SFT model where the recipe has one. Dataset -> model."""
-    with Run.opened(recipe, out) as run:
-        facts = Facts.of(run)
-        await train(run, "dpo", facts)
-        return facts.content
+        made = json.loads((folder / "model.json").read_text())
+        yield {"reward_model": folder, "reward": {"weights": made["weights"]}}
+    else:
+        async with judging(run) as (socket, who):
+            yield {"socket": socket, "reward": who}

@@ -9,6 +9,7 @@ from prefect import flow
 from flows.artifacts import publish_plan, publish_summary
 from flows.evaluate import evaluate
 from flows.facts import Facts
+from flows.job import STAGES
 from flows.plan import plan as count
 from flows.plan import plan_text
 from flows.preferences import build_preferences
@@ -17,16 +18,7 @@ from flows.recipe import Recipe
 from flows.report import draw
 from flows.rounds import train_in_rounds
 from flows.run import Run
-from flows.train import pretrain, train_dpo, train_reward, train_rlhf, train_sft
-
-TRAINS = {
-    "pretrain": pretrain,
-    "sft": train_sft,
-    "reward": train_reward,
-    "dpo": train_dpo,
-    "rlhf": train_rlhf,
-}
-"""Stages of training, in their order."""
+from flows.train import train_stage
 
 
 @flow(name="zephyr", flow_run_name="zephyr-{recipe.name}")
@@ -46,9 +38,9 @@ async def zephyr(recipe: Recipe, out: Path | None = None, store: str | None = No
         else:
             if recipe.samplers:
                 await build_preferences(recipe, out, store)
-            for stage, trains in TRAINS.items():
+            for stage in STAGES:
                 if getattr(recipe.training, stage, None) is not None:
-                    await trains(recipe, out)
+                    await train_stage(recipe, stage, out)
         if recipe.evaluation:
             await evaluate(recipe, out, store)
         facts = Facts.of(run)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows.card_text import card_text
-from flows.cli import exit_code
+from flows.commands.console import exit_code
 from flows.failures import StageFailed
 from flows.judge_card import judge_card
 from flows.preferences import generate_responses

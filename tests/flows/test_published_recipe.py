@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from flows.job import job_of
 from flows.recipe import RecipeError, load_recipe
 from flows.run import Run
-from flows.train import job_of
 from flows.zephyr import zephyr
 from prompts.chat import chat_template
 from tests.pairs.published_rows import binarized, ultrachat_200k, write_splits

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flows.job import Kind, job_of
 from flows.recipe import Recipe, RecipeError, load_recipe
 from flows.run import Run
-from flows.train import Kind, job_of
 from tests.trainers.conftest import dialogue, pair, text
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
