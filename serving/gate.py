@@ -3,17 +3,23 @@
 import asyncio
 import heapq
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import NamedTuple
 
 LINGER = 0.5
 """Seconds for which a cancelled request keeps its place: what ended it mostly ends those who wait next."""
+SIBLINGS = 4096
+"""Of so many keys that came last, the place in the queue is remembered."""
 
 
 class Waiting(NamedTuple):
     """One before a gate, in the order they are let in."""
 
     priority: float
+    place: int
+    """Arrival of the first with this key: what is asked about one prompt is asked together, so that the server still
+    has what they share in its prefix cache."""
     arrival: int
     turn: "asyncio.Future[Gate]"
     key: str
@@ -21,7 +27,8 @@ class Waiting(NamedTuple):
 
 
 class Gate:
-    """Lets `limit` holders in at a time, the lowest priority number first, first come first served within one.
+    """Lets `limit` holders in at a time, the lowest priority number first, first come first served within one, and who
+    has the key of one that came before right behind that one.
 
     One that has room and nobody waiting takes the next from the gates `beside` it.
     """
@@ -35,6 +42,7 @@ class Gate:
         """One at a time is let in, until it is known to answer."""
         self._waiting: list[Waiting] = []
         self._arrivals = 0
+        self._places: OrderedDict[str, int] = OrderedDict()
         self._shut_until = 0.0
         self._opening: asyncio.TimerHandle | None = None
 
@@ -52,6 +60,7 @@ class Gate:
         """Returns the gate that let it in: this one, or one beside it."""
         if not self._waiting and self.room():
             self.running += 1
+            self._place(key)
             return self
         turn: asyncio.Future[Gate] = asyncio.get_running_loop().create_future()
         self.queue(priority, turn, key)
@@ -72,12 +81,20 @@ class Gate:
 
     def queue(self, priority: float, turn: "asyncio.Future[Gate]", key: str) -> None:
         self._arrivals += 1
-        heapq.heappush(self._waiting, Waiting(priority, self._arrivals, turn, key))
+        heapq.heappush(self._waiting, Waiting(priority, self._place(key), self._arrivals, turn, key))
         self.admit()
         for gate in sorted(self.beside, key=lambda gate: gate.load):
             if not self._waiting:
                 break
             gate.admit()
+
+    def _place(self, key: str) -> int:
+        if not key:
+            return self._arrivals
+        place = self._places[key] = self._places.pop(key, self._arrivals)
+        if len(self._places) > SIBLINGS:
+            self._places.popitem(last=False)
+        return place
 
     def empty(self) -> list[Waiting]:
         """Send all who wait away, in their order."""

@@ -222,3 +222,37 @@ async def test_a_run_that_is_stopped_part_by_part_sends_nothing_new():
         assert len(fake.asked) == 4
         assert (await lane.ask(ASK)).choices[0].text == "done", "the places are there again"
         await lane.close()
+
+
+async def test_what_is_asked_about_one_prompt_waits_together():
+    gate, order = Gate(1), []
+
+    async def one(name: str, priority: int = 0) -> None:
+        await gate.enter(priority, name[0])
+        order.append(name)
+        gate.leave()
+
+    await gate.enter(0, "z")
+    waiting = [asyncio.ensure_future(one(name)) for name in ("a1", "b1", "c1", "a2", "c2", "b2")]
+    waiting.append(asyncio.ensure_future(one("d1", priority=-1)))
+    waiting.append(asyncio.ensure_future(one("z2")))
+    await asyncio.sleep(0)
+    gate.leave()
+    await asyncio.gather(*waiting)
+    assert order == ["d1", "z2", "a1", "a2", "b1", "b2", "c1", "c2"], "z's first is in, and read"
+
+
+async def test_without_a_key_the_first_to_come_is_the_first_in():
+    gate, order = Gate(1), []
+
+    async def one(number: int) -> None:
+        await gate.enter(0)
+        order.append(number)
+        gate.leave()
+
+    await gate.enter(0)
+    waiting = [asyncio.ensure_future(one(number)) for number in range(9)]
+    await asyncio.sleep(0)
+    gate.leave()
+    await asyncio.gather(*waiting)
+    assert order == list(range(9))
