@@ -30,8 +30,6 @@ bench-peers: $(READY)
 	$(BIN)/python -m benchmarks.peers --rows $(or $(ROWS),1) --out benchmarks/results/peers.json
 	$(BIN)/python -m benchmarks.peers --table
 
-# The quickstart's model as a judge, on labels of people under ../shared/data or DATA=, what its prompt's layout costs, and
-# best of n before a judge that did not pick
 # Memory and disk per row, and how soon a stopped run asks again; five minutes. A tenth of it: make bench-memory ROWS=0.1
 bench-memory: $(READY)
 	$(BIN)/python -m benchmarks.memory --rows $(or $(ROWS),1)
@@ -40,7 +38,8 @@ bench-memory: $(READY)
 bench-kills: $(READY)
 	$(BIN)/python -m benchmarks.kills --kills $(or $(KILLS),20)
 
-# The quickstart's model as a judge, on labels of people under ../shared/data or DATA=, and what its prompt's layout costs
+# The quickstart's model as a judge, on labels of people under ../shared/data or DATA=, what its prompt's layout costs, and
+# best of n before a judge that did not pick
 bench-judges: $(READY)
 	$(BIN)/python -m benchmarks.judges --data $(or $(DATA),../shared/data) --write
 	$(BIN)/python -m benchmarks.prefix --data $(or $(DATA),../shared/data)

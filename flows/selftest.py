@@ -47,6 +47,9 @@ def built_in(answers: int) -> dict[str, dict[str, Any]]:
         "rules/reference": {"kind": "rules", "reference": "marked"},
         "rating": rating,
         "rating/aspects": rating | {"aspects": four},
+        "rating/short": rating | {"grade": "short"},
+        "rating/full": rating | {"grade": "full"},
+        "rating/full, samples": rating | {"name": "rating-full-samples", "grade": "full", "samples": 8},
         "rating/samples": rating | {"name": "rating-samples", "samples": 8},
         "ultrafeedback": {"kind": "ultrafeedback", **asks, "orders": answers},
         "critique": critique,
@@ -140,10 +143,6 @@ def with_oracle(recipe: Recipe, prompts: Path, url: str) -> Recipe:
         if member.asks:
             if member.kind not in KINDS:
                 raise RecipeError(f"judge {member.name}: selftest has no oracle for kind {member.kind!r}")
-            if isinstance(member, Rating) and member.grade != "token":
-                raise RecipeError(
-                    f"judge {member.name}: grade {member.grade!r} is not tested yet; the oracle writes no reasons"
-                )
             models[f"judge-{i}"] = served(
                 member.asks, f"{url}/{member.kind}/{quote(member.name, safe='')}/v1"
             )

@@ -79,8 +79,6 @@ def token_shares(choice: Choice, labels: Sequence[str], min_mass: float) -> Shar
     for token, logprob in alternatives.items():
         if (label := token.strip()) in weights:
             weights[label] += math.exp(min(logprob, 1.0))
-    if sum(weights.values()) > 1 + SLACK:
-        raise Unread("the endpoint gave the labels a probability of more than 1 together")
     return normal(weights, min_mass)
 
 
@@ -114,9 +112,11 @@ def normal(weights: dict[str, float], min_mass: float) -> Shares:
     """Shares of labels' probabilities.
 
     Raises:
-        Unread: they have less than `min_mass` together.
+        Unread: they have less than `min_mass` together, or more than there is.
     """
     mass = sum(weights.values())
+    if mass > 1 + SLACK:
+        raise Unread("the endpoint gave the labels a probability of more than 1 together")
     off_scale = max(0.0, 1.0 - mass)
     if not mass or mass < min_mass:
         names = list(weights)

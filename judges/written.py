@@ -56,7 +56,9 @@ def find(choice: Choice, labels: Sequence[str], text: str) -> Written:
     if choice.refusal or choice.finish_reason == "content_filter":
         raise unread(choice, "")
     said = choice.text
-    start = said.rfind("</think>") + 1
+    start = len(said) - len(said.rpartition("</think>")[2])
+    if said[start:].lstrip().startswith("<think>"):  # it never ended, so nothing was said
+        start = len(said)
     found, at = None, start
     while (at := said.find("{", at)) >= 0:
         try:

@@ -11,11 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from oracle import critique, listwise, reward, tokens
+from oracle import critique, listwise, reward, tokens, written
 from oracle.luck import dice
 from oracle.reply import Meant, Rates, Reply, readable_shares
 from oracle.tasks import Answer, Writer
-from oracle.wording import Shown, Unanswerable, block, check_scale, named_labels, score_line, shown
+from oracle.wording import (
+    Fields,
+    Shown,
+    Unanswerable,
+    block,
+    check_scale,
+    json_fields,
+    named_labels,
+    score_line,
+    shown,
+)
 
 KINDS = ("rating", "pairwise", "critique", "ultrafeedback", "reward_model")
 """Judges that ask a model, and that the oracle can be."""
@@ -151,8 +161,11 @@ class Oracle:
         else:
             shares, meaning, plain = self._choice(seen, chance)
         tags, trouble = tuple(answer.tag for answer in seen.answers), self.trouble(chance)
+        fields = json_fields(seen.wording, 1, 5) if kind == "rating" and "JSON" in seen.wording else None
         if (n := body.get("n") or 1) > 1 or not body.get("logprobs"):
-            return self._samples(shares, meaning, plain, tags, n, trouble, chance)
+            return self._samples(shares, meaning, plain, tags, n, trouble, fields, chance)
+        if fields is not None:
+            return self._written(judge, fields, shares, meaning, tags, trouble, chance)
         form = None
         if trouble:
             table = {"malformed": tokens.MALFORMED, "truncated": tokens.TRUNCATED, "refused": tokens.REFUSED}[
@@ -167,6 +180,30 @@ class Oracle:
             readable = False
         return reply, Meant(name, tags, readable, {tags[0]: value}, {tags[0]: plain(value)}, said)
 
+    def _written(
+        self,
+        judge: str,
+        fields: Fields,
+        shares: dict[str, float],
+        meaning: dict[str, float],
+        tags: tuple[str, ...],
+        trouble: str,
+        chance: random.Random,
+    ) -> tuple[Reply, Meant]:
+        form, readable, as_written = "clean", True, False
+        if trouble:
+            least = self.least.get(judge, 0.5)
+            form, readable, as_written, reply = written.badly(trouble, fields, shares, least, chance)
+        else:
+            reply = written.clean(fields, shares, chance)
+        value = sum(meaning[label] * share for label, share in shares.items())
+        if as_written:
+            value = meaning[max(shares, key=lambda label: shares[label])]
+        values: dict[str, float | None] = {tags[0]: value}
+        return reply, Meant(
+            form, tags, readable, values, values, f"{_text(reply)}: {readable_shares(shares)}"
+        )
+
     def _samples(
         self,
         shares: dict[str, float],
@@ -175,6 +212,7 @@ class Oracle:
         tags: tuple[str, ...],
         n: int,
         trouble: str,
+        fields: Fields | None,
         chance: random.Random,
     ) -> tuple[Reply, Meant]:
         labels = tokens.drawn(shares, n)
@@ -186,10 +224,11 @@ class Oracle:
         texts: list[str | None] = list(labels)
         form = f"{n} answers"
         if trouble == "malformed":
-            texts, form = (
-                tokens.samples(labels, spoilt, tuple(shares), chance),
-                f"{spoilt} of {n} answers say none",
-            )
+            form = f"{spoilt} of {n} answers say none"
+        if fields is not None:
+            texts = [written.sample(fields, label, i >= n - spoilt, chance) for i, label in enumerate(labels)]
+        elif trouble == "malformed":
+            texts = tokens.samples(labels, spoilt, tuple(shares), chance)
         reply = Reply(texts)
         if trouble == "truncated":
             reply, form = Reply([""] * n, "length"), "cut before anything"

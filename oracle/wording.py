@@ -189,3 +189,36 @@ def block(wording: str) -> Block:
             heading = re.sub(r"1(\W*)$", r"{n}\1", line.strip())
             return Block(heading, tuple(name for name, _ in fields), numbers[0])
     raise Unanswerable("the wording shows no block with a rating for each text")
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """The JSON that the wording asks for: a score and a text."""
+
+    names: tuple[str, str]
+    """In the order in which they are to be written."""
+    score: str
+    """Which of them is the score."""
+
+    @property
+    def first(self) -> bool:
+        """The score stands before the text."""
+        return self.names[0] == self.score
+
+    @property
+    def reason(self) -> str:
+        return self.names[1] if self.first else self.names[0]
+
+
+def json_fields(wording: str, low: int, high: int) -> Fields:
+    """The fields of the JSON that the wording shows.
+
+    Raises:
+        Unanswerable: it shows none of a score and a text.
+    """
+    for shown_json in reversed(re.findall(r"\{[^{}]*\}", wording)):
+        fields = re.findall(r'"([^"]+)"\s*:\s*"([^"]*)"', shown_json)
+        scores = [name for name, what in fields if re.search(rf"\b{low}\b.*\b{high}\b", what)]
+        if len(fields) == 2 and len(scores) == 1:
+            return Fields((fields[0][0], fields[1][0]), scores[0])
+    raise Unanswerable("the wording shows no JSON with a score and a text")

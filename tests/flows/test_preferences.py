@@ -138,12 +138,16 @@ async def test_a_new_model_is_the_only_one_asked(tmp_path: Path, prompt_file: Pa
     assert {body["temperature"] for body in fake.asked if not is_judging(body)} == {0.7}
 
 
-async def test_a_new_judge_prompt_asks_no_generator(tmp_path: Path, prompt_file: Path):
+@pytest.mark.parametrize("change", ["aspect", "wording"])
+async def test_a_new_judge_prompt_asks_no_generator(tmp_path: Path, prompt_file: Path, change: str):
+    judge: dict[str, Any] = {"kind": "rating", "model": "fake"}
+    ours, own = Path("prompts/judges/rating.md").read_text(), tmp_path / "own.md"
+    own.write_text(ours.replace("You grade", "Be strict. You grade"))
+    new = {"aspects": ["honesty"]} if change == "aspect" else {"prompt": str(own)}
     with fake_model(answer) as fake:
-        await build_preferences(recipe(fake.url, prompt_file), tmp_path)
-        fake.asked.clear()
-        judge = {"kind": "rating", "model": "fake", "aspects": ["honesty"]}
         await build_preferences(recipe(fake.url, prompt_file, judge=judge), tmp_path)
+        fake.asked.clear()
+        await build_preferences(recipe(fake.url, prompt_file, judge=judge | new), tmp_path)
     assert kinds(fake.asked) == (0, 24)
 
 

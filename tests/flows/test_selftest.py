@@ -232,8 +232,6 @@ async def test_too_few_tokens_for_a_verdict_are_named(tmp_path: Path):
 async def test_what_cannot_be_tested_is_refused(tmp_path: Path):
     with pytest.raises(RecipeError, match="--kinds pairwse: wanted some of rules, rating"):
         chosen_cases(["pairwse"], 4)
-    with pytest.raises(RecipeError, match="the oracle writes no reasons"):
-        await own(recipe(tmp_path, {"kind": "rating", "grade": "short", "prompt": "judges/rating_short"}))
     (tmp_path / "old.txt").write_text("x")
     with pytest.raises(RecipeError, match="is not empty"):
         await selftest(None, ["rules"], 5, 4, ROUGH, 0, tmp_path)

@@ -10,11 +10,12 @@ import pytest
 from judges.base import Unread
 from judges.critique import parse
 from judges.labels import sample_shares, token_shares
+from judges.rating import TEXT, Grade, read_written
 from judges.reward_model import verdict
 from judges.ultrafeedback import read_reply as read_blocks
-from oracle import critique, listwise, tokens
+from oracle import critique, listwise, tokens, written
 from oracle.reply import Reply
-from oracle.wording import block
+from oracle.wording import Fields, Unanswerable, block, json_fields
 from prompts.load import load_prompt
 from serving.chat import Choice
 from serving.chat import Reply as Read
@@ -105,6 +106,64 @@ def test_a_rating_that_was_cut_in_its_number_is_no_rating(aspect: str):
                 read_blocks(choice, 4, aspect)
             assert why.value.status == "truncated"
     assert len(seen) == 5
+
+
+GRADES: tuple[Grade, ...] = ("short", "full")
+
+
+def fields(grade: Grade) -> Fields:
+    return json_fields(load_prompt(f"judges/rating_{grade}").text, 1, 5)
+
+
+def test_the_score_stands_first_where_a_reason_must_not_sway_it():
+    assert fields("short") == Fields(("score", "reason"), "score")
+    assert fields("full") == Fields(("reasons", "score"), "score")
+    with pytest.raises(Unanswerable, match="no JSON"):
+        json_fields(load_prompt("judges/rating").text, 1, 5)
+
+
+@pytest.mark.parametrize("grade", GRADES)
+@pytest.mark.parametrize("form", written.READABLE)
+def test_a_written_score_has_the_distribution_at_its_place(form: str, grade: Grade):
+    for seed in range(20):
+        reply = written._reply(
+            written.READABLE[form](fields(grade), random.Random(seed)), SHARES, random.Random(seed)
+        )
+        found, said = read_written(over_http(reply), TEXT[grade], 0.5)
+        assert found.shares == pytest.approx(SHARES), reply.texts
+        assert said in written.REASONS
+
+
+@pytest.mark.parametrize("grade", GRADES)
+@pytest.mark.parametrize("form", written.UNREADABLE)
+def test_a_written_answer_without_a_score_has_none(form: str, grade: Grade):
+    for seed in range(20):
+        reply = written._reply(
+            written.UNREADABLE[form](fields(grade), random.Random(seed)), SHARES, random.Random(seed)
+        )
+        with pytest.raises(Unread):
+            read_written(over_http(reply), TEXT[grade], 0.5)
+
+
+@pytest.mark.parametrize("grade", GRADES)
+@pytest.mark.parametrize("kind", ["malformed", "truncated", "refused"])
+def test_a_written_answer_that_is_bad_is_read_where_it_can_be(kind: str, grade: Grade):
+    seen = set()
+    for seed in range(200):
+        form, readable, as_written, reply = written.badly(
+            kind, fields(grade), SHARES, 0.5, random.Random(seed)
+        )
+        seen.add(form)
+        if readable:
+            found, _ = read_written(over_http(reply), TEXT[grade], 0.5)
+            assert found.shares == ({"3": 1.0} if as_written else pytest.approx(SHARES)), form
+            continue
+        with pytest.raises(Unread) as why:
+            read_written(over_http(reply), TEXT[grade], 0.5)
+        if kind != "malformed":
+            assert why.value.status == kind, form
+    wanted = {"truncated": set(written.CUT), "malformed": {*written.SPREAD, *written.READABLE}}
+    assert seen >= wanted.get(kind, set())
 
 
 FORMS = (*tokens.MALFORMED, *tokens.TRUNCATED, *tokens.REFUSED)
