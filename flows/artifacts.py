@@ -181,7 +181,12 @@ def training_line(model: dict[str, Any]) -> str:
     accuracy = after.get("rewards/accuracies", after.get("accuracy"))
     if accuracy is not None:
         line += f", held-out reward accuracy {accuracy:.3f}"
-    return line
+    if looks := model.get("win_rates"):
+        best = next((look for look in looks if look["step"] == model["kept_step"]), looks[-1])
+        line += (
+            f", wins {interval({**best, 'value': best['win_rate']})} of step {best['step']} over its start"
+        )
+    return "\n".join([line, *(f"{'':<12}alarm {alarm}" for alarm in model.get("alarms") or ())])
 
 
 def interval(rate: dict[str, Any] | None) -> str:

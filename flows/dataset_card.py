@@ -75,6 +75,19 @@ def card_of(
     )
 
 
+def lineage(recipe: Recipe) -> dict[str, Any]:
+    """Whose prompts and answers the rows are, and who judged them; for the model's card."""
+    asked = {sampler.model: recipe.models[sampler.model] for sampler in recipe.samplers}
+    judges = {m.name: recipe.models[m.asks].model if m.asks else "no model" for m in recipe.jury.members}
+    found = {
+        "prompts": [f"{source.label}, {source.license or UNSTATED}" for source in recipe.prompts],
+        "answers": [f"{model.model}, {model.license or UNSTATED}" for model in asked.values()],
+        "judges": [f"{name}: {model}" for name, model in judges.items()],
+        "pairs": recipe.pairs.policy,
+    }
+    return _plain(found)
+
+
 def shown_by(minimum: JudgeMinimum) -> dict[str, str]:
     """What the judge showed on labels of people, by the card that the recipe asks for."""
     card = read_card(minimum.card)

@@ -1,16 +1,19 @@
 """What the trainer is told: a recipe's stage with its settings, its base, its rows and where they came from."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from flows.dataset_card import lineage
 from flows.inputs import gather_prompts
 from flows.recipe import Pretraining, RecipeError
 from flows.run import Run
 from pairs.training_data import DATA, TrainingData, prepare
 from prompts.chat import chat_template
+from records.schema import Prompt
 from trainers.job import Data, Job
 
 Kind = Literal["pretrain", "sft", "reward", "dpo", "rlhf"]
@@ -24,12 +27,13 @@ BEFORE: dict[Kind, tuple[Kind, ...]] = {
     "rlhf": ("sft", "pretrain"),
 }
 """What a stage starts from: the first of these that the recipe has, else its base."""
-VIEWS: dict[Kind, str] = {"sft": "trl_sft/{}", "reward": "data/{}_prefs", "dpo": "trl/{}"}
-"""Where a stage's rows are in the dataset's folder, by split. The reward model reads margins too."""
+VIEWS: dict[Kind, str] = {"sft": "trl_sft/{}", "reward": "data/{}_prefs", "dpo": "data/{}_prefs"}
+"""Where a stage's rows are in the dataset's folder, by split. Of pairs it is also read what the margin is, and which
+models wrote the answers."""
 
 
 def job_of(run: Run, kind: Kind, stage: str | None = None, reward: dict[str, Any] | None = None) -> Job:
-    """What the trainer is told, for a model named `stage`. `reward`: see `train`.
+    """What the trainer is told, for a model named `stage`. `reward`: see `train`, or `looked_on`.
 
     Raises:
         RecipeError: there is no such stage in the recipe, or no dataset or model to start from yet.
@@ -98,13 +102,17 @@ def _data(run: Run, kind: Kind) -> tuple[Data, Data | None, tuple[dict[str, Any]
         train, held_out = (tuple(map(Path, files)) for files in (own.files, own.held_out))
         return Data(files=train), Data(files=held_out) if held_out else None, ()
     if kind == "rlhf":
-        return Data(files=(write_prompts(run),)), None, ()
+        prompts = [prompt for prompt in gather_prompts(run)[0] if prompt.meta["split"] == "train"]
+        if not prompts:
+            raise RecipeError("training.rlhf: every prompt is held out; lower splits.test or add prompts")
+        return Data(files=(write_prompts(run, prompts, "rlhf"),)), None, ()
     if (source := published(run, kind)) is not None:
         folder = run.training_data(DATA[kind])
         receipt = prepare(source, DATA[kind], folder)
         of = {split: folder / f"{split}.parquet" for split in ("train", "test")}
     else:
-        receipt = {"dataset": run.read_json("summary.json").get("dataset", {}).get("digest")}
+        digest = run.read_json("summary.json").get("dataset", {}).get("digest")
+        receipt = {"dataset": digest} | lineage(run.recipe)
         of = {s: run.folder / "dataset" / f"{VIEWS[kind].format(s)}.parquet" for s in ("train", "test")}
     if not of["train"].exists():
         raise RecipeError(
@@ -114,20 +122,13 @@ def _data(run: Run, kind: Kind) -> tuple[Data, Data | None, tuple[dict[str, Any]
     return Data(files=(of["train"],)), held, (receipt,)
 
 
-def write_prompts(run: Run) -> Path:
-    """The run's training prompts as a file of `prompt` and `prompt_id`.
-
-    Raises:
-        RecipeError: all of them are held out.
-    """
+def write_prompts(run: Run, prompts: Sequence[Prompt], stage: str) -> Path:
+    """Prompts as a file of `prompt` and `prompt_id`, beside the stage's model."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    prompts = [prompt for prompt in gather_prompts(run)[0] if prompt.meta["split"] == "train"]
-    if not prompts:
-        raise RecipeError("training.rlhf: every prompt is held out; lower splits.test or add prompts")
     rows = [{"prompt": [m.model_dump() for m in p.messages], "prompt_id": p.id} for p in prompts]
-    path = run.folder / "models" / "rlhf.prompts.parquet"
+    path = run.folder / "models" / f"{stage}.prompts.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), path)
     return path

@@ -121,9 +121,9 @@ def _data(run: Run, content: dict[str, Any], cases: list[Judged], pairs: list[Pa
         ),
         dialects={name: in_words(way) for name, way in content.get("dialects", {}).items()},
         training=tuple(
-            Training.from_log(stage, history)
+            Training.from_metrics(stage, json.loads((folder / "metrics.json").read_text()))
             for stage, folder in trained(run).items()
-            if (history := _history(folder)) is not None
+            if (folder / "metrics.json").exists()
         ),
         rounds=tuple(
             RoundRow(
@@ -184,14 +184,6 @@ def _headline(content: dict[str, Any]) -> dict[str, str]:
             found[f"constraints kept, after {last}"] = f"{trained['kept']['value']:.0%}"
         found[f"wins of {last} against base"] = f"{evaluation['against_base'][last]['win_rate']['value']:.0%}"
     return found
-
-
-def _history(folder: Path) -> list[dict[str, Any]] | None:
-    path = folder / "metrics.json"
-    if not path.exists():
-        return None
-    history = json.loads(path.read_text())["train"]
-    return [entry["metrics"] | {"step": entry["step"], "loss": entry["loss"]} for entry in history]
 
 
 def _evaluation(evaluation: dict[str, Any]) -> tuple[EvaluationRow, ...]:

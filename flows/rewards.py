@@ -20,8 +20,9 @@ from aiohttp import web
 
 from flows.answers import cases_of, judge_one
 from flows.inputs import gather_prompts
+from flows.job import Kind, write_prompts
 from flows.progress import display
-from flows.recipe import Recipe
+from flows.recipe import Recipe, RecipeError
 from flows.run import Run
 from judges.jury import Jury, combine_prompt
 from records.ids import fingerprint
@@ -114,8 +115,10 @@ class Rewards:
 
 
 @asynccontextmanager
-async def judging(run: Run) -> AsyncIterator[tuple[Path, dict[str, Any]]]:
+async def judging(run: Run, stage: str = "rlhf") -> AsyncIterator[tuple[Path, dict[str, Any]]]:
     """The socket where the recipe's judges score, and what decides their scores; their models are served meanwhile.
+
+    What they said is kept in the journal of `stage`.
 
     Raises:
         ServingError: what the judges raised, where that is why training ended.
@@ -125,7 +128,7 @@ async def judging(run: Run) -> AsyncIterator[tuple[Path, dict[str, Any]]]:
     used |= {m.served_by for name in used if isinstance(m := recipe.models[name], Adapter)}
     models = {name: recipe.models[name] for name in used}
     prompts, _ = gather_prompts(run)
-    journal = run.folder / "models" / "rlhf.rewards.jsonl"
+    journal = run.folder / "models" / f"{stage}.rewards.jsonl"
     async with open_models(models, run.servers, display().say, recipe.machine, run.purse()) as engine:
         rewards = Rewards(recipe, jury, prompts, engine, journal)
         async with listening(rewards) as socket:
@@ -135,6 +138,41 @@ async def judging(run: Run) -> AsyncIterator[tuple[Path, dict[str, Any]]]:
                 if rewards.failure is not None:
                     raise rewards.failure from error
                 raise
+
+
+@asynccontextmanager
+async def looked_on(run: Run, kind: Kind, stage: str) -> AsyncIterator[dict[str, Any]]:
+    """The fields of a job that a judge looks on to, served while the block runs; none where the recipe has no
+    `win_rate`.
+
+    Raises:
+        RecipeError: too few prompts are held out.
+    """
+    settings = getattr(getattr(run.recipe.training, kind, None), "win_rate", None)
+    if settings is None:
+        yield {}
+        return
+    prompts = write_prompts(run, held_out_beside_evaluation(run, settings.prompts, kind), stage)
+    async with judging(run, stage) as (socket, who):
+        yield {"socket": socket, "judges": who, "prompts": {"files": [prompts]}}
+
+
+def held_out_beside_evaluation(run: Run, count: int, kind: Kind) -> list[Prompt]:
+    """Prompts of the test split that `zephyr evaluate` does not ask: its figures must not be those of prompts that a
+    model was chosen by."""
+    from flows.evaluate import held_out  # which imports this module
+
+    recipe, every = run.recipe, gather_prompts(run)[0]
+    test = [prompt for prompt in every if prompt.meta["split"] == "test"]
+    evaluated = recipe.evaluation.prompts if recipe.evaluation else 0
+    taken = {prompt.id for prompt in held_out(every, evaluated, recipe.seed)}
+    rest = held_out([prompt for prompt in test if prompt.id not in taken], count, recipe.seed)
+    if len(rest) < count:
+        raise RecipeError(
+            f"training.{kind}.win_rate.prompts={count}: of {len(test)} held-out prompts evaluation takes {len(taken)}, "
+            f"so {len(rest)} are left; lower evaluation.prompts or win_rate.prompts, or hold out more"
+        )
+    return rest
 
 
 @asynccontextmanager

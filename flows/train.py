@@ -18,7 +18,7 @@ from flows.facts import Facts
 from flows.job import Kind, job_of, published
 from flows.progress import display
 from flows.recipe import Recipe, RecipeError, TrainingPlan
-from flows.rewards import judging
+from flows.rewards import judging, looked_on
 from flows.run import Run
 from serving import guard
 from trainers.job import Data, Job
@@ -38,13 +38,14 @@ async def train(
     say who scores.
     """
     stage = kind if label is None else f"{kind}-{label}"
-    job = await asyncio.to_thread(job_of, run, kind, stage, reward)
-    job.out.parent.mkdir(parents=True, exist_ok=True)
-    path = job.out.with_name(f"{stage}.job.json")
-    path.write_text(job.model_dump_json(indent=2))
-    known = 0 if kind == "pretrain" else job.settings.steps(rows(job.train))
-    display().add(f"train {stage}", known)
-    await asyncio.to_thread(_run, path, job, f"train {stage}")
+    async with looked_on(run, kind, stage) as looks:
+        job = await asyncio.to_thread(job_of, run, kind, stage, reward or looks)
+        job.out.parent.mkdir(parents=True, exist_ok=True)
+        path = job.out.with_name(f"{stage}.job.json")
+        path.write_text(job.model_dump_json(indent=2))
+        known = 0 if kind == "pretrain" else job.settings.steps(rows(job.train))
+        display().add(f"train {stage}", known)
+        await asyncio.to_thread(_run, path, job, f"train {stage}")
     made = json.loads((job.out / "model.json").read_text())
     facts.content.setdefault("models", {})[stage] = model_facts(job.out)
     if published(run, kind) is not None:

@@ -51,11 +51,62 @@ class Curve(Strict):
     """(step, value)."""
 
 
+class ModelAccuracy(Strict):
+    """Shares of held-out pairs that are in the right order after training, of those with an answer of one model."""
+
+    model: str
+    chosen: float | None = None
+    """Of those whose chosen it wrote."""
+    chosen_pairs: int = 0
+    rejected: float | None = None
+    rejected_pairs: int = 0
+
+
 class Training(Strict):
-    """The curves of one stage."""
+    """How one stage was trained."""
 
     stage: str
     curves: tuple[Curve, ...]
+    alarms: tuple[str, ...] = ()
+    """What went wrong although the loss fell."""
+    facts: tuple[tuple[str, str], ...] = ()
+    """Name and figure: where the time went, and what came of it."""
+    by_model: tuple[ModelAccuracy, ...] = ()
+
+    @classmethod
+    def from_metrics(cls, stage: str, metrics: Mapping[str, Any]) -> Self:
+        """From a model's `metrics.json`."""
+        looks = [
+            {"step": look["step"], "win_rate": look["win_rate"]} for look in metrics.get("win_rates") or ()
+        ]
+        log = [line["metrics"] | {"step": line["step"], "loss": line["loss"]} for line in metrics["train"]]
+        for line in log:
+            line.pop("win_rate", None)  # the looks have it too, those between two lines as well
+        speed, seconds = metrics.get("speed") or {}, (metrics.get("speed") or {}).get("seconds") or {}
+        whole = sum(seconds.values())
+        facts = [(name, f"{speed[key]:,.0f}") for key, name in SPEEDS.items() if key in speed]
+        if "mfu" in speed:
+            facts.append(
+                ("of the peak that did useful work (MFU)", f"{speed['mfu']:.0%} of {speed['device']}")
+            )
+        if whole:
+            shares = ", ".join(f"{name} {spent / whole:.0%}" for name, spent in seconds.items())
+            facts.append(("time", f"{whole:,.0f} s: {shares}"))
+        if looks:
+            facts.append(
+                ("steps trained, and the one that was kept", f"{metrics['steps']}, {metrics['kept_step']}")
+            )
+        models = [
+            ModelAccuracy(
+                model=model,
+                **{side: found["accuracy"] for side, found in sides.items()},
+                **{f"{side}_pairs": found["pairs"] for side, found in sides.items()},
+            )
+            for model, sides in (metrics.get("by_model") or {}).items()
+        ]
+        made = cls.from_log(stage, [*log, *looks])
+        alarms = tuple(metrics.get("alarms") or ())
+        return made.model_copy(update={"alarms": alarms, "facts": tuple(facts), "by_model": tuple(models)})
 
     @classmethod
     def from_log(cls, stage: str, log: Iterable[Mapping[str, Any]]) -> Self:
@@ -70,12 +121,22 @@ class Training(Strict):
         return cls(stage=stage, curves=tuple(Curve(metric=m, points=tuple(found[m])) for m in order))
 
 
+SPEEDS = {
+    "tokens_per_s/unique": "unique tokens per second",
+    "tokens_per_s/padded": "padded tokens per second",
+}
 METRICS = (
     "loss",
+    "win_rate",
     "rewards/accuracies",
+    "rewards/accuracies_length_matched",
     "rewards/margins",
     "rewards/chosen",
     "rewards/rejected",
+    "logps/chosen_change",
+    "saturated",
+    "lengths/chosen",
+    "lengths/rejected",
     "mean_token_accuracy",
     "accuracy",
     "margin",
@@ -85,7 +146,7 @@ METRICS = (
     "grad_norm",
     "learning_rate",
 )
-"""What TRL logs and a person looks at, in that order."""
+"""What a trainer logs and a person looks at, in that order."""
 
 
 class RoundRow(Strict):

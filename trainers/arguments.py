@@ -24,6 +24,11 @@ def arguments(settings: Training, work: Path, seed: int) -> dict[str, Any]:
     import torch
 
     gpu = torch.cuda.is_available()
+    if (
+        "tensorboard" in settings.report_to
+    ):  # transformers takes the folder from nowhere else; `work` is removed at the end
+        own = work.parent / "tensorboard" / work.name.removesuffix(".partial")
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(own))
     optim, optim_args = OPTIMIZERS[settings.optimizer]
     return {
         "output_dir": str(work / "checkpoints"),
@@ -53,7 +58,8 @@ def arguments(settings: Training, work: Path, seed: int) -> dict[str, Any]:
         "logging_first_step": True,
         "logging_nan_inf_filter": False,  # a loss that is not a number is shown as such
         "eval_strategy": "no",
-        "report_to": "none",
+        "report_to": list(settings.report_to) or "none",
+        "run_name": f"{work.parent.parent.name}-{work.name.removesuffix('.partial')}",
         "disable_tqdm": True,
         "use_cpu": not gpu,
         "bf16": compute(settings) == "bfloat16",

@@ -2,6 +2,7 @@
 
 <out>.partial/job.json                        the job's key
 <out>.partial/progress.jsonl                  one line per logged step
+<out>.partial/looks.jsonl                     one line per look of the judge, see `trainers.win_rate`
 <out>.partial/checkpoints/checkpoint-8/       with a file `complete`, written last
 """
 
@@ -9,11 +10,14 @@ import json
 import math
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
+
+from trainers.alarms import live
 
 COMPLETE = "complete"
 
@@ -30,7 +34,8 @@ def open_work(work: Path, key: str) -> Path | None:
         work.mkdir(parents=True)
         stamp.write_text(json.dumps({"key": key}))
     checkpoint = last_complete(work / "checkpoints")
-    _forget_after(work / "progress.jsonl", step_of(checkpoint) if checkpoint else 0)
+    for name in ("progress.jsonl", "looks.jsonl"):
+        _forget_after(work / name, step_of(checkpoint) if checkpoint else 0)
     return checkpoint
 
 
@@ -70,7 +75,7 @@ class Watch(TrainerCallback):
             return
         numbers = {name: float(v) for name, v in logs.items() if name != "epoch" and v is not None}
         loss = numbers.pop("loss")
-        line = {
+        line: dict[str, Any] = {
             "step": state.global_step,
             "steps": state.max_steps,
             "loss": loss if math.isfinite(loss) else None,
@@ -79,6 +84,9 @@ class Watch(TrainerCallback):
             },
             "seconds": round(time.monotonic() - self.start, 2),
         }
+        if alarm := live(line["metrics"]):
+            line["alarm"] = alarm
+            print(f"step {state.global_step}: {alarm}", file=sys.stderr, flush=True)
         with self.file.open("a") as file:
             file.write(json.dumps(line) + "\n")
         if not math.isfinite(loss):

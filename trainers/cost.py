@@ -7,7 +7,8 @@ beforehand is how much of its peak a device reaches.
 
 import os
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from records.base import Strict
 from trainers.job import DPOJob, Job, RewardJob, RLHFJob
@@ -31,6 +32,32 @@ REACHED_ON_CPU = 0.6
 """Share of what a large matrix product reaches on the same cores."""
 OVERHEAD_GB = {"cuda": 1.5, "cpu": 0.8}
 """Libraries, the context, and fragments."""
+
+
+class Weights(NamedTuple):
+    """Numbers in the matrices that every token meets, and in the head, which only scored ones need."""
+
+    body: int
+    head: int
+
+
+def weights_of(config: Any) -> Weights:
+    """Of a model with this config; nothing is loaded."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    head = model.get_output_embeddings().weight.numel()
+    every = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear))
+    return Weights(every - head, head)
+
+
+def operations(weights: Weights, config: Any, tokens: Mapping[str, float]) -> float:
+    """Floating-point operations of a forward pass. `tokens`: `unique`, `scored`, and `squares`, the sum of squared
+    lengths of rows."""
+    products = weights.body * tokens["unique"] + weights.head * tokens["scored"]
+    return 2 * (products + config.num_hidden_layers * config.hidden_size * tokens["squares"])
 
 
 class Cost(Strict):
@@ -96,7 +123,11 @@ def estimate(job: Job, rows: Any, devices: int, compute: str) -> Cost:
     fits = [n for n in range(1, settings.batch // devices + 1) if needed(n) <= available]
     speed, name = _speed(compute, config)
     passes = (2 if settings.lora else 3) + settings.gradient_checkpointing
-    forward = 2 * products * mean + 4 * config.num_hidden_layers * config.hidden_size * mean * mean / 2
+    forward = operations(
+        Weights(products - head.weight.numel(), head.weight.numel()),
+        config,
+        {"unique": mean, "scored": mean, "squares": mean * mean},
+    )
     steps, reference = settings.steps(len(lengths)), isinstance(job, DPOJob) * len(lengths) * forward
     work = steps * settings.batch * forward * passes
     return Cost(
@@ -160,21 +191,27 @@ def _available() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / GB
 
 
-def _speed(compute: str, config: Any) -> tuple[float, str]:
-    """Operations per second that are expected here, and of what. A CPU is measured, for a fifth of a second."""
+def peak(compute: str, config: Any) -> tuple[float, str]:
+    """Operations per second of large matrix products here, and of what. A CPU is measured, for a fifth of a second."""
     import torch
 
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name(0)
-        peak = next((peak for known, peak in PEAKS.items() if known in name), 100)
-        return peak * 1e12 * REACHED * (1 if compute == "bfloat16" else 0.5), name
+        tflops = next((tflops for known, tflops in PEAKS.items() if known in name), 100)
+        return tflops * 1e12 * (1 if compute == "bfloat16" else 0.5), name
     kind = torch.bfloat16 if compute == "bfloat16" else torch.float32
     rows = torch.ones(256, config.hidden_size, dtype=kind)
     weight = torch.ones(config.hidden_size, config.intermediate_size, dtype=kind)
     torch.mm(rows, weight)
-    began, count = time.perf_counter(), 0
-    while (spent := time.perf_counter() - began) < 0.2:
+    best, whole = float("inf"), time.perf_counter()
+    while (began := time.perf_counter()) - whole < 0.2:
         torch.mm(rows, weight)
-        count += 1
-    operations = 2 * 256 * config.hidden_size * config.intermediate_size * count
-    return REACHED_ON_CPU * operations / spent, f"CPU, {torch.get_num_threads()} threads"
+        best = min(best, time.perf_counter() - began)
+    operations = 2 * 256 * config.hidden_size * config.intermediate_size
+    return operations / best, f"CPU, {torch.get_num_threads()} threads"
+
+
+def _speed(compute: str, config: Any) -> tuple[float, str]:
+    """Operations per second that training is expected to reach, and on what."""
+    most, name = peak(compute, config)
+    return most * (REACHED_ON_CPU if name.startswith("CPU") else REACHED), name

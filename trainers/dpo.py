@@ -12,8 +12,10 @@ from trl.trainer.dpo_trainer import DPOTrainer
 
 from trainers.arguments import adapter, arguments, compute
 from trainers.batches import PromptsTogether, pick, tokens_of, within
+from trainers.clock import Measured
 from trainers.guards import BadInput, adapters_in_float32
 from trainers.head import score_only_answers
+from trainers.pair_tally import PairTally, Seen
 from trainers.reference import COLUMNS, Logps, References, key_of_pair
 from trainers.settings import DPOSettings
 from trainers.sharing import disagreement, obstacle, share_prompts
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 KEPT_AT_ONCE = 1024
 """Pairs whose reference is computed before it is kept: what a killed run loses at most."""
+WROTE = ("chosen_model", "rejected_model")
+"""Columns that say which model wrote the answers, where it is known."""
 CHECKED = 3
 """Kept pairs that are computed again before the others are believed."""
 
@@ -72,7 +76,7 @@ def dpo_trainer(
     return trainer
 
 
-class PairTrainer(DPOTrainer):
+class PairTrainer(Measured, DPOTrainer):
     """TRL's trainer, with rows that are tokens already, prompts computed once, and a reference that outlives a run."""
 
     def __init__(self, *, references: References, share: bool, budget: int | None, **kwargs: Any) -> None:
@@ -87,6 +91,37 @@ class PairTrainer(DPOTrainer):
         self._budget, self._share_of_step = budget, 1.0
         super().__init__(**kwargs)
         self._prepare(self.train_dataset)
+        self._watch_pairs()
+
+    def _watch_pairs(self) -> None:
+        """Have each pair's log-probabilities seen as they are computed, and the models' names come with the batches."""
+        datasets = [part for part in (self.train_dataset, self.eval_dataset) if isinstance(part, Dataset)]
+        found = {
+            name
+            for part in datasets
+            for column in WROTE
+            if column in part.column_names
+            for name in part[column]
+        }
+        names = sorted(found - {None})
+        self.tallies = {mode: PairTally(names) for mode in ("train", "eval")}
+        self._outputs: list[Any] | None = None
+        for model in (self.model, self.ref_model):
+            if model is not None:
+                model.register_forward_hook(self._note_outputs)
+        if names:
+            codes = {name: code for code, name in enumerate(names)}
+            collate: Any = self.data_collator
+
+            def with_models(rows: list[dict[str, Any]]) -> dict[str, Any]:
+                written = [[codes.get(row.get(column), -1) for column in WROTE] for row in rows]
+                return {**collate(rows), "models": torch.tensor(written)}
+
+            self.data_collator = with_models
+
+    def _note_outputs(self, module: Any, inputs: Any, output: Any) -> None:
+        if self._outputs is not None and getattr(output, "log_probs", None) is not None:
+            self._outputs.append(output.log_probs.detach())
 
     def _prepare(self, dataset: Any) -> None:
         """Give the model its head and its layout, once. The reference is asked before TRL's own set-up ends."""
@@ -152,9 +187,28 @@ class PairTrainer(DPOTrainer):
                 ]
         return total
 
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        found = super().compute_loss(*args, **kwargs)
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        inputs = dict(inputs)
+        models = inputs.pop("models", None)
+        self._outputs = []
+        found = super().compute_loss(model, inputs, *args, **kwargs)
+        outputs, self._outputs = self._outputs, None
+        self.tallies["train" if self.model.training else "eval"].add(self._seen(outputs, inputs, models))
         return found if self._share_of_step == 1.0 else found * self._share_of_step
+
+    def _seen(self, outputs: list[torch.Tensor], inputs: Any, models: torch.Tensor | None) -> Seen:
+        """`outputs`: the policy's, and the reference's where it is computed in every step."""
+        policy = outputs[0].sum(1).chunk(2)
+        reference = [inputs[name] for name in COLUMNS] if COLUMNS[0] in inputs else outputs[1].sum(1).chunk(2)
+        chosen, rejected = (ours - theirs for ours, theirs in zip(policy, reference, strict=True))
+        lengths = inputs["completion_mask"].sum(1).view(2, -1)
+        return Seen(self.beta * chosen, self.beta * rejected, lengths, chosen, models)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        mode, before = ("train", "") if self.model.training else ("eval", "eval_")
+        figures = self.tallies[mode].take(self.accelerator)
+        logs.update({f"{before}{name}": value for name, value in figures.items()})
+        super().log(logs, *args, **kwargs)
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         """`dataset` with the reference's log-probabilities, those that are kept or else computed now, and kept."""
@@ -180,7 +234,11 @@ class PairTrainer(DPOTrainer):
         known = [row for row, key in enumerate(keys) if key in logps]
         for row in known[:: max(1, len(known) // CHECKED)][:CHECKED]:
             pair = dataset[row]
-            batch = {n: part.to(self.args.device) for n, part in self.data_collator([pair]).items()}
+            batch = {
+                n: part.to(self.args.device)
+                for n, part in self.data_collator([pair]).items()
+                if n != "models"
+            }
             again = [float(part) for part in self.compute_ref_log_probs(self.model, batch)]
             for kept, found, answer in zip(
                 logps[keys[row]], again, ("chosen_ids", "rejected_ids"), strict=True

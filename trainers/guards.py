@@ -2,6 +2,7 @@
 
 import json
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,16 @@ def check_settings(settings: Training, devices: int = 1) -> None:
         settings.accumulation(devices)
     except ValueError as error:
         raise BadInput(str(error)) from None
+    for tracker in settings.report_to:
+        if find_spec(tracker) is None:
+            raise BadInput(
+                f"report_to={tracker!r}: the package {tracker} is not installed; install it beside this project, or "
+                "leave it out"
+            )
+    if getattr(settings, "win_rate", None) is not None and devices > 1:
+        raise BadInput(
+            f"win_rate with {devices} devices: answers are sampled in one process; leave win_rate out, or train on one"
+        )
     if (share := moved_share(settings)) < 0.9:
         raise BadInput(
             f"dtype='bfloat16' with learning_rate={settings.learning_rate:g} and "

@@ -75,12 +75,33 @@ class _Job(Strict):
         return self.out.with_name(self.out.name + ".partial")
 
 
-class SFTJob(_Job):
+class _Watched(_Job):
+    """A job that a judge may look on to: who asks it, and which prompts, are three fields or none."""
+
+    socket: Path | None = None
+    """Where the judge listens."""
+    prompts: Data | None = None
+    """Held-out ones, `prompt` and `prompt_id`."""
+    judges: dict[str, Any] | None = None
+    """What decides the scores. Part of the key."""
+
+    @model_validator(mode="after")
+    def _watched_or_not(self) -> Self:
+        settings: Any = getattr(self, "settings", None)
+        given = [part is not None for part in (self.socket, self.prompts, self.judges)]
+        if any(given) != all(given) or any(given) != (getattr(settings, "win_rate", None) is not None):
+            raise ValueError(
+                "settings.win_rate wants socket, prompts and judges, and they want it; give all or none"
+            )
+        return self
+
+
+class SFTJob(_Watched):
     kind: Literal["sft"]
     settings: SFTSettings
 
 
-class DPOJob(_Job):
+class DPOJob(_Watched):
     kind: Literal["dpo"]
     settings: DPOSettings
     references: Path | None = None
@@ -120,7 +141,7 @@ class RLHFJob(_Job):
 
 Job = Annotated[SFTJob | DPOJob | PretrainJob | RewardJob | RLHFJob, Field(discriminator="kind")]
 
-COSMETIC = {"save_every", "logging_every"}
+COSMETIC = {"save_every", "logging_every", "report_to"}
 """Settings that do not change the weights."""
 
 
@@ -136,7 +157,15 @@ def key_of(job: Job) -> str:
         [sha256(path) for path in job.eval.paths()] if job.eval else None,
         job.gguf_type if job.gguf else None,
         *([job.reward] if isinstance(job, RLHFJob) else []),
+        *_looks(job),
     )
+
+
+def _looks(job: Job) -> list[Any]:
+    """What a look rests on, where there are any: they may end training, and choose the weights."""
+    if not isinstance(job, _Watched) or job.prompts is None:
+        return []
+    return [job.judges, [sha256(path) for path in job.prompts.paths()]]
 
 
 def seed_of(job: Job) -> int:
@@ -150,6 +179,16 @@ def base_digest(job: Job) -> str:
     kinds = {".safetensors", ".json", ".jinja", ".model"}
     files = sorted(path for path in job.base.iterdir() if path.suffix in kinds and path.name != "model.json")
     return fingerprint([[path.name, sha256(path)] for path in files])
+
+
+def digest_of_weights(folder: Path) -> str:
+    """Of a model's safetensors alone; as a model of ours says it, else read."""
+    if (folder / "model.json").is_file() and (
+        known := json.loads((folder / "model.json").read_text()).get("weights")
+    ):
+        return str(known)
+    files = sorted(folder.glob("*.safetensors"))
+    return sha256(files[0]) if len(files) == 1 else fingerprint([sha256(file) for file in files])
 
 
 def sha256(path: Path) -> str:

@@ -19,6 +19,7 @@ from trl.trainer.rloo_trainer import RLOOTrainer
 from trainers.arguments import adapter, arguments
 from trainers.batches import EpochOrder
 from trainers.checkpoints import TrainingFailed
+from trainers.clock import Measured
 from trainers.guards import adapters_in_float32
 from trainers.head import score_only_answers
 from trainers.online_settings import RLHFSettings
@@ -35,11 +36,15 @@ ENOUGH = 64
 """Answers before the share without a score says anything."""
 
 
-class RLOO(EpochOrder, RLOOTrainer):
+class RLOO(Measured, EpochOrder, RLOOTrainer):
     pass
 
 
-class GRPO(EpochOrder, GRPOTrainer):
+class GRPO(Measured, EpochOrder, GRPOTrainer):
+    pass
+
+
+class PPO(Measured, PPOTrainer):
     pass
 
 
@@ -73,9 +78,7 @@ def online_trainer(
             trainer = GRPO(args=GRPOConfig(**fields, loss_type="dapo", scale_rewards="group"), **common)
         case "ppo":
             fields["num_generations"] = max(2, settings.answers)
-            trainer = PPOTrainer(
-                args=RLOOConfig(**fields), ppo=settings.ppo, answers=settings.answers, **common
-            )
+            trainer = PPO(args=RLOOConfig(**fields), ppo=settings.ppo, answers=settings.answers, **common)
     adapters_in_float32(trainer.model)
     if settings.temperature == 1:  # the lean head knows none
         for scored in (trainer.model, trainer.ref_model):

@@ -14,11 +14,16 @@ from trl.trainer.reward_config import RewardConfig
 from trl.trainer.reward_trainer import RewardTrainer
 
 from trainers.arguments import adapter, arguments
+from trainers.clock import Measured
 from trainers.guards import BadInput, adapters_in_float32
 from trainers.settings import RewardSettings
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
+
+
+class MeasuredReward(Measured, RewardTrainer):
+    pass
 
 
 def reward_config(settings: RewardSettings, work: Path, seed: int) -> RewardConfig:
@@ -41,7 +46,7 @@ def reward_trainer(
 ) -> RewardTrainer:
     """A trainer over rows with `chosen_ids` and `rejected_ids`. `model`: with one output."""
     tokenizer.pad_token = padding(tokenizer, [part for part in (train, held_out) if part is not None])
-    trainer = RewardTrainer(
+    trainer = MeasuredReward(
         model=model,
         args=reward_config(settings, work, seed),
         train_dataset=train,

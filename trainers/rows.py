@@ -116,7 +116,13 @@ def dialogue_of(row: dict[str, Any]) -> Messages:
 
 
 def pairs_to_tokens(pairs: "Dataset", tokenizer: Any, settings: DPOSettings) -> Rows:
-    """Columns `prompt_ids`, `chosen_ids`, `rejected_ids`, `length`, and what was dropped."""
+    """Columns `prompt_ids`, `chosen_ids`, `rejected_ids`, `length`, which models wrote the answers where the rows say
+    so, and what was dropped."""
+    from datasets import Value
+
+    written = {
+        name: Value("string") for name in ("chosen_model", "rejected_model") if name in pairs.column_names
+    }
 
     def row_to_tokens(row: dict[str, Any]) -> Turn:
         notes: list[str] = []
@@ -149,9 +155,15 @@ def pairs_to_tokens(pairs: "Dataset", tokenizer: Any, settings: DPOSettings) -> 
             return dropped("identical_after_truncation")
         length = 2 * len(prompt_ids) + len(chosen_ids) + len(rejected_ids)
         ids = {"prompt_ids": prompt_ids, "chosen_ids": chosen_ids, "rejected_ids": rejected_ids}
-        return {**ids, "length": length, "dropped": "", "notes": notes}
+        return {
+            **ids,
+            **{name: row[name] for name in written},
+            "length": length,
+            "dropped": "",
+            "notes": notes,
+        }
 
-    return collect(pairs, row_to_tokens, ("prompt_ids", "chosen_ids", "rejected_ids"))
+    return collect(pairs, row_to_tokens, ("prompt_ids", "chosen_ids", "rejected_ids"), written)
 
 
 def dialogues_to_tokens(dialogues: "Dataset", tokenizer: Any, settings: SFTSettings) -> Rows:

@@ -32,6 +32,9 @@ Loss = Literal[
 
 Optimizer = Literal["adamw", "adamw_8bit_stochastic", "paged_adamw", "rmsprop"]
 
+Tracker = Literal["tensorboard", "wandb", "trackio", "mlflow", "comet_ml", "swanlab"]
+"""Trackers of experiments that transformers passes its log on to."""
+
 
 class LoRA(Strict):
     """Low-rank adapters. Trained in float32 and merged into the weights at the end."""
@@ -102,6 +105,9 @@ class Training(Strict):
     """Optimizer steps between checkpoints. Handbook: 100. None: no checkpoint; a killed run starts again."""
     logging_every: int = Field(default=1, ge=1)
     """Optimizer steps between lines of the history. Handbook: 5 and 10; a line costs nothing here."""
+    report_to: tuple[Tracker, ...] = ()
+    """Where every line goes besides, each a package of its own. TensorBoard's files are in `models/tensorboard`, the
+    others are set up as they say themselves."""
 
     @property
     def template_name(self) -> str | None:
@@ -135,6 +141,21 @@ class Training(Strict):
         return min(n for n in (by_epochs, self.max_steps) if n is not None)
 
 
+class WinRate(Strict):
+    """How often the judge prefers the model in training to the one it started from, on held-out prompts."""
+
+    every: int = Field(default=50, ge=1)
+    """Optimizer steps between looks; the last step is looked at too."""
+    prompts: int = Field(default=64, ge=8)
+    """Of the test split, other ones than `evaluation` takes: its figures stay those of prompts nobody chose by."""
+    max_tokens: int = Field(default=256, ge=1)
+    """Of an answer; it is the likeliest one, so that a look draws no chance."""
+    patience: int | None = Field(default=None, ge=1)
+    """Looks without a new best after which training ends. None: it goes to its end."""
+    keep_best: bool = True
+    """The model that is kept is that of the best look; the last one otherwise."""
+
+
 class SFTSettings(Training):
     """Supervised fine-tuning: next-token loss on dialogues."""
 
@@ -148,6 +169,8 @@ class SFTSettings(Training):
     attention."""
     loss: Literal["completion", "assistant", "all"] = "assistant"
     """Tokens that are trained: the last answer, every answer, or everything. Handbook: all."""
+    win_rate: WinRate | None = None
+    """The judge looks on while training runs. None: it does not."""
 
 
 class PretrainSettings(Training):
@@ -205,6 +228,8 @@ class DPOSettings(Training):
     over all of them all the same."""
     max_prompt: int | None = Field(default=None, ge=8)
     """Tokens of the prompt that are kept, from its end. Handbook: 512. None: all."""
+    win_rate: WinRate | None = None
+    """The judge looks on while training runs. None: it does not."""
 
     def accumulation(self, devices: int) -> int:
         if self.micro_tokens is None:

@@ -9,12 +9,17 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from trainers.arguments import adapter, arguments
+from trainers.clock import Measured
 from trainers.guards import adapters_in_float32
 from trainers.head import score_only_answers
 from trainers.settings import PretrainSettings, SFTSettings
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
+
+
+class MeasuredSFT(Measured, SFTTrainer):
+    pass
 
 
 def sft_config(settings: SFTSettings | PretrainSettings, work: Path, seed: int) -> SFTConfig:
@@ -44,7 +49,7 @@ def sft_trainer(
     callbacks: "Sequence[TrainerCallback]",
 ) -> SFTTrainer:
     """A trainer over rows with `input_ids` and `labels`."""
-    trainer = SFTTrainer(
+    trainer = MeasuredSFT(
         model=model,
         args=sft_config(settings, work, seed),
         train_dataset=train,

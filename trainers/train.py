@@ -9,18 +9,21 @@ from typing import Any
 import torch
 from transformers import PrinterCallback
 
+from trainers.alarms import alarms, by_model
 from trainers.arguments import compute, load_model, load_scorer, load_tokenizer
-from trainers.checkpoints import Watch, history, open_work
+from trainers.checkpoints import Watch, history, open_work, step_of
 from trainers.dpo import dpo_trainer
 from trainers.folder import write_folder
 from trainers.guards import check_base, check_length, check_reference
-from trainers.job import Job, base_digest, seed_of
+from trainers.job import DPOJob, Job, SFTJob, base_digest, seed_of
 from trainers.online import online_trainer
 from trainers.reference import References
 from trainers.reward import reward_trainer
 from trainers.rewards import asked_at, ends_of, given_by
+from trainers.rows import read
 from trainers.sft import sft_trainer
 from trainers.tokens import tokens_of
+from trainers.win_rate import Looks
 
 
 def train(job: Job, key: str) -> Path:
@@ -44,12 +47,18 @@ def train(job: Job, key: str) -> Path:
 
     before = _once(work / "before.json", lambda: _evaluate(trainer) if held_out else {})
     check_reference(settings, before)
+    looks = _looks(job, trainer, tokenizer)
     prepared = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if checkpoint and looks and looks.over:  # killed after its last step
+        trainer._load_from_checkpoint(str(checkpoint))
+        trainer.state.global_step = step_of(checkpoint)
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    kept = looks.keep_best() if looks else None
     trained = time.monotonic()
     after = _evaluate(trainer) if held_out else {}
 
-    steps = trainer.state.global_step
+    steps, counts = trainer.state.global_step, _counts(trainer)
     metrics = {
         "steps": steps,
         "resumed_from_step": int(checkpoint.name.rpartition("-")[2]) if checkpoint else None,
@@ -64,6 +73,11 @@ def train(job: Job, key: str) -> Path:
         "lean_head": getattr(trainer, "lean_head", None),
         "not_shared": getattr(trainer, "not_shared", None),
         "reference": getattr(trainer, "reference", None),
+        "by_model": by_model(after, counts),
+        "win_rates": looks.found if looks else [],
+        "kept_step": kept or steps,
+        "alarms": alarms(settings, history(work), after, counts),
+        "speed": trainer.run_figures(),
         "seconds": {
             "prepare": round(prepared - start, 2),
             "train": round(trained - prepared, 2),
@@ -91,6 +105,26 @@ def _trainer(job: Job, tokenizer: Any, train: Any, held_out: Any) -> Any:
             return online_trainer(job.settings, model, tokenizer, train, *rest[3:], reward)
         case "sft" | "pretrain":
             return sft_trainer(job.settings, load_model(job.base, job.settings), *rest)
+
+
+def _looks(job: Job, trainer: Any, tokenizer: Any) -> Looks | None:
+    """The judge that looks on, where the job has one; what the model says before its first step is asked here."""
+    settings = getattr(job.settings, "win_rate", None)
+    if settings is None or not isinstance(job, SFTJob | DPOJob):
+        return None
+    assert job.socket is not None and job.prompts is not None
+    ends = ends_of(trainer.accelerator.unwrap_model(trainer.model), tokenizer)
+    rows = read(job.prompts).to_list()
+    judge = asked_at(job.socket, ends)
+    looks = Looks(settings, rows, judge, sorted(ends), tokenizer, job.settings.micro_batch, job.partial)
+    looks.begin(trainer)
+    return looks
+
+
+def _counts(trainer: Any) -> dict[str, int]:
+    """Held-out pairs behind the figures of the last evaluation."""
+    tallies = getattr(trainer, "tallies", None)
+    return tallies["eval"].counts if tallies else {}
 
 
 def _evaluate(trainer: Any) -> dict[str, float]:

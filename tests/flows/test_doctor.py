@@ -30,9 +30,9 @@ def doctor(tiny: Path, tmp_path: Path) -> Callable[..., tuple[int, dict[str, Any
         }
         (tmp_path / "sick.yaml").write_text(yaml.safe_dump(fields))
         if rows:
-            folder = tmp_path / "sick" / "dataset" / "trl"
+            folder = tmp_path / "sick" / "dataset" / "data"
             folder.mkdir(parents=True, exist_ok=True)
-            pq.write_table(pa.Table.from_pylist(rows), folder / "train.parquet")
+            pq.write_table(pa.Table.from_pylist(rows), folder / "train_prefs.parquet")
         ended = CliRunner().invoke(
             app, ["doctor", str(tmp_path / "sick.yaml"), "--out", str(tmp_path), "--json"]
         )

@@ -142,6 +142,37 @@ def test_a_trainers_log_becomes_curves_without_what_is_no_metric():
     assert training.curves[0].points[0][0] == 1 and len(training.curves[0].points) == 50
 
 
+def test_training_shows_its_speed_its_alarms_and_accuracy_by_model():
+    metrics = {
+        "steps": 6,
+        "kept_step": 4,
+        "train": [{"step": i, "loss": 0.7, "metrics": {"saturated": 0.1, "win_rate": 0.6}} for i in (4, 6)],
+        "win_rates": [{"step": 4, "win_rate": 0.6}, {"step": 6, "win_rate": 0.5}],
+        "speed": {"seconds": {"forward": 3.0, "backward": 6.0, "saving": 1.0}, "tokens_per_s/unique": 1234.5}
+        | {"tokens_per_s/padded": 2345.6, "mfu": 0.41, "device": "H100"},
+        "alarms": ["by_length: 80% of held-out pairs are right"],
+        "by_model": {
+            "a<b": {"chosen": {"pairs": 9, "accuracy": 1.0}, "rejected": {"pairs": 3, "accuracy": 1 / 3}}
+        },
+    }
+    training = Training.from_metrics("dpo", metrics)
+    curves = {curve.metric: curve.points for curve in training.curves}
+    assert curves["win_rate"] == ((4, 0.6), (6, 0.5)) and set(curves) == {"loss", "win_rate", "saturated"}
+    page = render(ReportData(title="t", recipe="r", training=(training,)))
+    for shown in (
+        "by_length: 80%",
+        "1,234",
+        "2,346",
+        "41% of H100",
+        "10 s: forward 30%, backward 60%, saving 10%",
+        "6, 4",
+    ):
+        assert shown in page, shown
+    assert "a&lt;b" in page and "33.3" in page
+    bare = Training.from_metrics("sft", {"train": [{"step": 1, "loss": 2.0, "metrics": {}}]})
+    assert (bare.alarms, bare.facts, bare.by_model) == ((), (), ()), "of a model that an older release made"
+
+
 def test_a_run_without_a_report_file_says_what_was_wanted(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"no report\.json in .*; wanted the folder of a run"):
         write_report(tmp_path)

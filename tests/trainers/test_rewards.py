@@ -15,8 +15,11 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from flows.recipe import Recipe, load_recipe
-from flows.rewards import Rewards, identity, listening
+from flows.evaluate import held_out
+from flows.inputs import gather_prompts
+from flows.recipe import Recipe, RecipeError, load_recipe
+from flows.rewards import Rewards, held_out_beside_evaluation, identity, listening, looked_on
+from flows.run import Run
 from records.ids import fingerprint
 from records.schema import Message, Prompt
 from serving.chat import Choice, Reply, Request
@@ -161,3 +164,37 @@ def test_a_job_learns_from_a_reward_model_and_leaves_a_plain_model(
     assert torch.allclose(
         AutoModelForCausalLM.from_pretrained(folder)(ids).logits, adapted(ids).logits, atol=1e-5
     )
+
+
+def test_a_look_asks_about_prompts_that_evaluation_does_not(tmp_path: Path):
+    plain = load_recipe(QUICKSTART).model_dump(mode="json")
+    plain["judge"], plain["evaluation"]["prompts"] = RULES, 30
+    plain["training"]["dpo"]["win_rate"] = {"prompts": 12}
+
+    def run_of(**changes: Any) -> Run:
+        return Run.at(Recipe.model_validate(plain | changes), tmp_path)
+
+    run = run_of()
+    found = held_out_beside_evaluation(run, 12, "dpo")
+    assert len({prompt.id for prompt in found}) == 12
+    assert {prompt.meta["split"] for prompt in found} == {"test"}
+    evaluated = {prompt.id for prompt in held_out(gather_prompts(run)[0], 30, run.recipe.seed)}
+    assert not evaluated & {prompt.id for prompt in found}
+    with pytest.raises(
+        RecipeError, match=r"of 48 held-out prompts evaluation takes 30, so 18 are left; lower"
+    ):
+        held_out_beside_evaluation(run, 19, "dpo")
+    assert len(held_out_beside_evaluation(run_of(evaluation=None), 48, "dpo")) == 48
+
+
+async def test_a_job_has_its_judge_where_the_recipe_wants_one(tmp_path: Path, tiny: Path):
+    plain = load_recipe(QUICKSTART).model_dump(mode="json") | {"judge": RULES, "evaluation": None}
+    plain["training"] = {"base": str(tiny), "dpo": {"win_rate": {"prompts": 8}}, "sft": {}}
+    run = Run.at(Recipe.model_validate(plain), tmp_path)
+    async with looked_on(run, "sft", "sft") as fields:
+        assert fields == {}
+    async with looked_on(run, "dpo", "dpo-a") as fields:
+        assert fields["socket"].is_socket() and fields["judges"]["judges"]
+        rows = pq.read_table(fields["prompts"]["files"][0]).to_pylist()
+        assert len(rows) == 8 and set(rows[0]) == {"prompt", "prompt_id"}
+    assert not fields["socket"].exists()
