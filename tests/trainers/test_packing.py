@@ -58,3 +58,26 @@ def test_the_schedule_ends_with_the_last_packed_batch(tiny: Path, tokenizer: Any
     rates = [line["learning_rate"] for line in trainer.state.log_history if "learning_rate" in line]
     assert len(rates) == 2 * -(-packed // 4) == settings.steps(packed) < settings.steps(len(rows))
     assert rates[-1] == pytest.approx(settings.learning_rate / len(rates)), "one step more would be at 0"
+
+
+def sequences(packing: Any, tiny: Path, tokenizer: Any, tmp_path: Path) -> list[list[int]]:
+    """What four dialogues of 24, 30, 40 and 34 tokens become in sequences of 64; a dialogue repeats its own number."""
+    lengths = {101: 24, 102: 30, 103: 40, 104: 34}
+    ids = [[number] * length for number, length in lengths.items()]
+    rows = Dataset.from_dict({"input_ids": ids, "labels": ids, "length": list(lengths.values())})
+    settings = SFTSettings.model_validate(SETTINGS | {"max_length": 64, "packing": packing})
+    trainer: Any = sft_trainer(settings, load_model(tiny, settings), tokenizer, rows, None, tmp_path, 1, [])
+    assert list(trainer.train_dataset["labels"]) == list(trainer.train_dataset["input_ids"])
+    return [list(row) for row in trainer.train_dataset["input_ids"]]
+
+
+def test_whole_dialogues_go_where_they_fit_best(tiny: Path, tokenizer: Any, tmp_path: Path):
+    """In the order they come three sequences would be needed: 24 and 30, 40, 34."""
+    made = sequences(True, tiny, tokenizer, tmp_path)
+    assert sorted(map(len, made)) == [64, 64]
+    assert {frozenset(row) for row in made} == {frozenset({103, 101}), frozenset({104, 102})}
+
+
+def test_wrapped_is_one_stream_cut_through_dialogues_as_published(tiny: Path, tokenizer: Any, tmp_path: Path):
+    made = sequences("wrapped", tiny, tokenizer, tmp_path)
+    assert made == [[101] * 24 + [102] * 30 + [103] * 10, [103] * 30 + [104] * 34]
