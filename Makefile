@@ -45,9 +45,9 @@ bench-judges: $(READY)
 	$(BIN)/python -m benchmarks.prefix --data $(or $(DATA),../shared/data)
 	$(BIN)/python -m benchmarks.best_of_n --write
 
-# DPO against TRL's, same pairs and weights, on this CPU; ten minutes. A short look: make bench-trainer ROWS=4 RUNS=1
+# DPO against TRL's, same pairs and weights, on this CPU; under twenty minutes. A short look: make bench-trainer BATCH=2 ROUNDS=1
 bench-trainer: $(READY)
-	$(BIN)/python -m benchmarks.trainer --rows $(or $(ROWS),16) --runs $(or $(RUNS),3)
+	$(BIN)/python -m benchmarks.trainer --batch $(or $(BATCH),4) --rounds $(or $(ROUNDS),3)
 
 # Prompts of benchmarks and near copies among 200 000 synthetic prompts; under a minute
 bench-decontaminate: $(READY)

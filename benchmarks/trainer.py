@@ -1,7 +1,7 @@
 """DPO here and in TRL, on the same pairs from the same weights: pairs per second, memory, and equal losses.
 
     make bench-trainer                                 # SmolLM2 on this CPU, all weights and LoRA
-    python -m benchmarks.trainer --batch 4 --rounds 1  # a short look
+    python -m benchmarks.trainer --batch 2 --rounds 1  # a short look
 
 Three ways: TRL as it comes (the reference in every step, gradient checkpointing, padded), TRL at its fastest here (the
 reference once, no checkpointing), and ours as a recipe does it. Each is a process of its own, and they take turns
@@ -247,8 +247,8 @@ COLUMNS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--batch", type=int, default=8, help="pairs per optimizer step")
-    parser.add_argument("--rounds", type=int, default=4, help="steps that are timed, after one that warms up")
+    parser.add_argument("--batch", type=int, default=4, help="pairs per optimizer step")
+    parser.add_argument("--rounds", type=int, default=3, help="steps that are timed, after one that warms up")
     parser.add_argument("--base", type=Path, help="model folder; default: SmolLM2-135M-Instruct")
     parser.add_argument("--out", type=Path, help="write the result here as well")
     parser.add_argument("--one", nargs=2, metavar=("WAY", "WHAT"), help=argparse.SUPPRESS)

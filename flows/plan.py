@@ -290,6 +290,12 @@ def plan_text(run: Run, found: Plan | None = None) -> str:
         lines.append(f"rounds: {rounds.count}, {share}")
     for kind, figures in found.training.items():
         lines.append(training_line(kind, figures))
+        if looks := getattr(getattr(run.recipe.training, kind), "win_rate", None):
+            steps = figures.get("steps_at_most") or figures.get("steps")
+            times = f"at most {-(-steps // looks.every)} looks" if steps else "each look"
+            lines.append(
+                f"{kind}: the judge compares {looks.prompts} pairs of answers, {times}; not counted above"
+            )
     if run.recipe.evaluation:
         count = min(found.held_out, run.recipe.evaluation.prompts)
         lines.append(

@@ -126,7 +126,7 @@ def estimate(job: Job, rows: Any, devices: int, compute: str) -> Cost:
     forward = operations(
         Weights(products - head.weight.numel(), head.weight.numel()),
         config,
-        {"unique": mean, "scored": mean, "squares": mean * mean},
+        {"unique": mean, "scored": _scored(job, rows), "squares": mean * mean},
     )
     steps, reference = settings.steps(len(lengths)), isinstance(job, DPOJob) * len(lengths) * forward
     work = steps * settings.batch * forward * passes
@@ -159,6 +159,17 @@ def _computed(job: Job, rows: Any) -> list[int]:
     if isinstance(job, RLHFJob):  # what is sampled is not known; the longest it may be
         return [length + job.settings.max_tokens for length in rows["length"]]
     return [len(ids) for ids in rows["input_ids"]]
+
+
+def _scored(job: Job, rows: Any) -> float:
+    """Tokens of a row, on average, whose logits are needed."""
+    if isinstance(job, DPOJob):
+        return sum(map(len, (*rows["chosen_ids"], *rows["rejected_ids"]))) / len(rows)
+    if isinstance(job, RewardJob):
+        return 0.0
+    if isinstance(job, RLHFJob):
+        return float(job.settings.max_tokens)
+    return sum(label != -100 for labels in rows["labels"] for label in labels) / len(rows)
 
 
 def _fixed(settings: Any, parameters: int, trained: int) -> dict[str, float]:

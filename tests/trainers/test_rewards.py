@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from flows.evaluate import held_out
 from flows.inputs import gather_prompts
+from flows.plan import plan_text
 from flows.recipe import Recipe, RecipeError, load_recipe
 from flows.rewards import Rewards, held_out_beside_evaluation, identity, listening, looked_on
 from flows.run import Run
@@ -185,6 +186,7 @@ def test_a_look_asks_about_prompts_that_evaluation_does_not(tmp_path: Path):
     ):
         held_out_beside_evaluation(run, 19, "dpo")
     assert len(held_out_beside_evaluation(run_of(evaluation=None), 48, "dpo")) == 48
+    assert "dpo: the judge compares 12 pairs of answers, at most 1 looks; not counted above" in plan_text(run)
 
 
 async def test_a_job_has_its_judge_where_the_recipe_wants_one(tmp_path: Path, tiny: Path):

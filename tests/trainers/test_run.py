@@ -105,6 +105,32 @@ def test_a_killed_run_goes_on_and_ends_at_the_same_weights(
     assert all((one[name] == other[name]).all() for name in one)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("kind, save_every", [("dpo", 1), ("dpo", 2), ("sft", 2)])
+def test_a_run_killed_after_every_step_in_turn_ends_at_the_same_weights(
+    kind: str, save_every: int, job: Callable[..., Any], tmp_path: Path
+):
+    """One run, killed once after each of its steps: with checkpoints at every step, and between them."""
+    settings = {"lora": LORA, "epochs": 3, "save_every": save_every}
+    whole = job(kind, settings=settings, out=str(tmp_path / "whole"))
+    assert here(whole, tmp_path) == 0
+    broken = job(kind, settings=settings, out=str(tmp_path / "broken"))
+    progress = tmp_path / "broken.partial" / "progress.jsonl"
+    for step in range(1, 6):
+        process = start(broken, tmp_path)
+        while process.poll() is None and not (
+            progress.exists() and f'"step": {step},' in progress.read_text()
+        ):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert here(broken, tmp_path) == 0
+    made, wanted = (read(each, "metrics.json") for each in (broken, whole))
+    assert [line["loss"] for line in made["train"]] == [line["loss"] for line in wanted["train"]]
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
+    assert all((one[name] == other[name]).all() for name in one)
+
+
 def test_another_job_does_not_go_on_from_what_is_left_of_this_one(tmp_path: Path):
     from trainers.checkpoints import open_work
 
