@@ -28,12 +28,13 @@ class Clock(TrainerCallback):
     """Seconds by phase, on this device; one phase at a time."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: Any = Counter()
+        """Of each phase; a Counter, of floats."""
         self.tokens: Counter[str] = Counter()
         """unique, padded, scored (those that meet the vocabulary), squares (of the rows' lengths)."""
         self._phase: str | None = None
         self._at = 0.0
-        self._told: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+        self._told: tuple[Any, Counter[str]] = (Counter(), Counter())
 
     def switch(self, phase: str | None) -> str | None:
         """The phase until now. None: nothing is counted."""
@@ -69,6 +70,7 @@ class Clock(TrainerCallback):
         """The tokens of a batch as a collator gives it."""
         if not isinstance(inputs, Mapping) or "input_ids" not in inputs:
             return
+        inputs = dict(inputs)
         ids, mask = inputs["input_ids"], inputs.get("attention_mask")
         lengths = mask.sum(1) if mask is not None and mask.dim() == 2 else torch.tensor([ids.numel()])
         unique = sum(tokens_of(inputs)) if "completion_mask" in inputs else int(lengths.sum())
@@ -81,7 +83,7 @@ class Clock(TrainerCallback):
                 (scored > 0).sum() if "completion_mask" in inputs else (scored != -100).sum()
             )
 
-    def since_told(self) -> tuple[Counter[str], Counter[str]]:
+    def since_told(self) -> tuple[Any, Counter[str]]:
         """Seconds and tokens since this was called last."""
         self.switch(self._phase)
         seconds, tokens = self._told
@@ -138,7 +140,7 @@ class Measured:
             self.notes.clear()
         parent.log(logs, *args, **kwargs)
 
-    def _figures(self, seconds: Counter[str], tokens: Counter[str]) -> dict[str, float]:
+    def _figures(self, seconds: Any, tokens: Counter[str]) -> dict[str, float]:
         whole = sum(seconds.values())
         if whole <= 0:
             return {}

@@ -106,7 +106,8 @@ class PairTrainer(Measured, DPOTrainer):
         names = sorted(found - {None})
         self.tallies = {mode: PairTally(names) for mode in ("train", "eval")}
         self._outputs: list[Any] | None = None
-        for model in (self.model, self.ref_model):
+        models: tuple[Any, ...] = (self.model, self.ref_model)
+        for model in models:
             if model is not None:
                 model.register_forward_hook(self._note_outputs)
         if names:
@@ -193,8 +194,13 @@ class PairTrainer(Measured, DPOTrainer):
         self._outputs = []
         found = super().compute_loss(model, inputs, *args, **kwargs)
         outputs, self._outputs = self._outputs, None
-        self.tallies["train" if self.model.training else "eval"].add(self._seen(outputs, inputs, models))
+        self.tallies[self._mode].add(self._seen(outputs, inputs, models))
         return found if self._share_of_step == 1.0 else found * self._share_of_step
+
+    @property
+    def _mode(self) -> str:
+        model: Any = self.model
+        return "train" if model.training else "eval"
 
     def _seen(self, outputs: list[torch.Tensor], inputs: Any, models: torch.Tensor | None) -> Seen:
         """`outputs`: the policy's, and the reference's where it is computed in every step."""
@@ -205,8 +211,8 @@ class PairTrainer(Measured, DPOTrainer):
         return Seen(self.beta * chosen, self.beta * rejected, lengths, chosen, models)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        mode, before = ("train", "") if self.model.training else ("eval", "eval_")
-        figures = self.tallies[mode].take(self.accelerator)
+        before = "eval_" if self._mode == "eval" else ""
+        figures = self.tallies[self._mode].take(self.accelerator)
         logs.update({f"{before}{name}": value for name, value in figures.items()})
         super().log(logs, *args, **kwargs)
 

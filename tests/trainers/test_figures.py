@@ -276,14 +276,14 @@ def test_trackers_are_passed_on_and_change_no_model(tmp_path: Path, monkeypatch:
 def test_tensorboard_has_every_figure(
     job: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    pytest.importorskip("tensorboard", reason="pip install tensorboard, to see that it is written to")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    where = "tensorboard.backend.event_processing.event_accumulator"
+    events = pytest.importorskip(where, reason="pip install tensorboard, to see that it is written to")
 
     monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
     asked = job(settings={"max_steps": 2, "report_to": ["tensorboard"]})
     (tmp_path / "job.json").write_text(json.dumps(asked))
     assert main([str(tmp_path / "job.json")]) == 0
-    found = EventAccumulator(str(tmp_path / "tensorboard" / "model"))
+    found = events.EventAccumulator(str(tmp_path / "tensorboard" / "model"))
     found.Reload()
     assert {"train/loss", "train/mfu", "train/lengths/chosen", "eval/rewards/accuracies"} <= set(
         found.Tags()["scalars"]
