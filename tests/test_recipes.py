@@ -1,6 +1,7 @@
 """Every recipe loads; a wrong one is refused with the field, the value and what was wanted."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,19 @@ def refusal(path: Path, *overrides: str) -> str:
     with pytest.raises(RecipeError) as error:
         load_recipe(path, overrides)
     return str(error.value)
+
+
+SETS = [
+    (path, [each.strip('"') for each in sets])
+    for path in RECIPES
+    for line in path.read_text().splitlines()
+    if line.startswith("#") and (sets := re.findall(r'--set ("[^"]+"|[^\s,]+)', line))
+]
+
+
+@pytest.mark.parametrize("path, sets", SETS, ids=lambda value: getattr(value, "stem", None))
+def test_what_a_recipe_says_may_be_set_may_be_set(path: Path, sets: list[str]):
+    load_recipe(path, sets)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
