@@ -146,6 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=float, default=1.0, help="times the usual number of rows")
     parser.add_argument("--once", type=Path, metavar="RECIPE", help="run this one and print what it took")
+    parser.add_argument("--out", type=Path, help="write the result here, too")
     asked = parser.parse_args()
     if asked.once:
         print(json.dumps(asyncio.run(run_once(asked.once))))
@@ -159,7 +160,7 @@ def main() -> None:
         f"resume: first request after {resume['first_request_s']:.2f} s ({resume['first_request_cpu_s']:.2f} s CPU) "
         f"over {resume['finished_rows']:.0f} finished rows, {resume['first_request_s_per_100k']:.2f} s per 100k"
     )
-    finish("memory", found)
+    finish("memory", found, asked.out)
 
 
 if __name__ == "__main__":

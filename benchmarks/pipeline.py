@@ -45,8 +45,8 @@ MEASUREMENTS = (
     Measurement("one stage x1", Load(1000)),
     Measurement("one stage x20", Load(4000), speed=20),
     Measurement("four models, judge", Load(1000, models=4, judged=True)),
-    Measurement("without faults", Load(4000, timeout=5), speed=8),
-    Measurement("3 % faults", Load(4000, timeout=5), speed=8, faults=0.03),
+    Measurement("without faults", Load(8000, timeout=5), speed=8),
+    Measurement("3 % faults", Load(8000, timeout=5), speed=8, faults=0.03),
 )
 
 
@@ -172,6 +172,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--clients", nargs="+", choices=CLIENTS, default=list(CLIENTS))
     parser.add_argument("--only", nargs="+", help="measurements whose name holds one of these")
+    parser.add_argument("--out", type=Path, help="write the result here, too")
     asked = parser.parse_args()
     measurements = [
         replace(each, load=replace(each.load, rows=max(1, round(each.load.rows * asked.rows))))
@@ -183,7 +184,7 @@ def main() -> None:
     if not asked.only:
         results["refusals"] = rates.measure(60 * asked.rows)
         print(f"\n{rates.shown(results['refusals'])}")
-    finish("pipeline", results)
+    finish("pipeline", results, asked.out)
 
 
 if __name__ == "__main__":

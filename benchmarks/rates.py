@@ -110,10 +110,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=60.0, help="for each endpoint")
     parser.add_argument("--only", default="", help="endpoints whose name holds this")
+    parser.add_argument("--out", type=Path, help="write the result here, too")
     asked = parser.parse_args()
     results = measure(asked.seconds, asked.only)
     print(shown(results))
-    finish("rates", results)
+    finish("rates", results, asked.out)
 
 
 if __name__ == "__main__":

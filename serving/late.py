@@ -71,9 +71,10 @@ class Seconds:
         except Retry:
             if one.second is None:
                 raise
+            del self._open[one]  # its copy is waited for now, and ends nothing
             reply = await one.second
         finally:
-            del self._open[one]
+            self._open.pop(one, None)
             if one.second is not None:
                 one.second.cancel()
         self._took(loop.time() - one.since)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 from serving.chat import Request
 from serving.client import PlainTransport, Transport
@@ -64,15 +65,20 @@ async def test_where_the_first_fails_its_copy_still_answers():
                 copied.wait(20)
                 return Fault(500)
             copied.set()
+            time.sleep(0.3)  # the first has failed by then
         return "ok"
 
+    complaints: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     with fake_model(answer) as fake:
         lane = lane_to(fake, copies=True)
         for _ in range(KNOWN):
             await lane.ask(asking("quick"))
         assert (await lane.ask(asking("slow"))).choices[0].text == "ok"
+        await asyncio.sleep(0)
         await lane.close()
     assert len(calls) == 2
+    assert not complaints
 
 
 async def test_no_copy_is_sent_while_others_wait_for_a_place():
