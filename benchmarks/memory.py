@@ -68,7 +68,9 @@ async def run_once(recipe: Path) -> dict[str, Any]:
 
     run = opened(recipe)
     engine = Engine({name: lane(name, model.max_in_flight) for name, model in run.recipe.models.items()})
-    with recipe.with_name("prompts.jsonl").open("rb") as file:  # never whole: its peak would be taken for the run's
+    with recipe.with_name("prompts.jsonl").open(
+        "rb"
+    ) as file:  # never whole: its peak would be taken for the run's
         rows = sum(1 for _ in file)
 
     async def work() -> dict[str, Any]:
