@@ -3,9 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 UV := uv==0.13.9
+AXE := 4.14.1
 
 .PHONY: quickstart test test-long test-vllm bench-pipeline bench-memory bench-kills bench-peers bench-judges bench-trainer
-.PHONY: bench-decontaminate docs lint format lock clean
+.PHONY: bench-decontaminate docs axe lint format lock clean
 
 quickstart: $(READY)
 	$(BIN)/zephyr run recipes/quickstart.yaml
@@ -56,6 +57,12 @@ bench-decontaminate: $(READY)
 # Commands, options, recipes, code and links in README.md and docs/. Field tables: python docs/fields.py
 docs: $(READY)
 	$(BIN)/python -m pytest tests/test_docs.py
+
+# axe-core, which the tests of pages look for; without it they check the essentials by themselves. Needs npm
+axe: .cache/axe.min.js
+.cache/axe.min.js:
+	mkdir -p .cache && cd .cache && npm pack --silent axe-core@$(AXE)
+	tar -xzOf .cache/axe-core-$(AXE).tgz package/axe.min.js > $@.part && mv $@.part $@
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,12 +1,13 @@
 """From an answer back to what its judges were asked and said, and where judging failed. Reads what is stored."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from flows.dataset import Judged
 from judges.base import Asking
 from judges.jury import Member
 from records.schema import Completion
+from reports.data import Answer, Verdict
 
 WORDS = (0, 25, 50, 100, 200, 400)
 """Bounds of the groups of answers by length."""
@@ -25,6 +26,31 @@ def prompts_of(member: Member, case: Judged, completion: Completion, aspect: str
         for request in judge.requests(case.prompt, seen, aspect)
     ]
     return [text for text in asked if completion.text.strip() in text] or asked
+
+
+def answer_of(
+    case: Judged, completion: Completion, score: float | None, members: Mapping[str, Member]
+) -> Answer:
+    """An answer with all that its judges were asked and said, as pages show it. `members`: judges by name."""
+    return Answer(
+        model=completion.model,
+        text=completion.text,
+        score=score,
+        verdicts=tuple(
+            Verdict(
+                judge=j.judge,
+                aspect=j.aspect,
+                status=j.status,
+                score=j.score,
+                detail=j.detail,
+                prompts=tuple(prompts_of(members[j.judge], case, completion, j.aspect)),
+                raw=j.raw,
+                distribution=j.distribution or {},
+                off_scale=j.off_scale,
+            )
+            for j in case.judgements.get(completion.id, ())
+        ),
+    )
 
 
 def statuses(cases: Iterable[Judged]) -> dict[str, dict[str, dict[str, int]]]:

@@ -1,7 +1,7 @@
 """Stored judgements -> scores -> pairs and best-of-n rows -> dataset folder. Asks no model, so policies are free."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,28 +41,33 @@ class Judged:
 
 def judged_prompts(run: Run, prompts: Iterable[Prompt], answers: list[Answers]) -> list[Judged]:
     """All answers of a run, joined by place and checked by id."""
-    if not answers:
-        return []
+    every, size = list(prompts) if answers else [], run.recipe.shard_size
+    return [
+        case
+        for index, first in enumerate(range(0, len(every), size))
+        for case in judged_shard(run, every[first : first + size], answers, index)
+    ]
+
+
+def judged_shard(run: Run, prompts: Sequence[Prompt], answers: list[Answers], index: int) -> list[Judged]:
+    """The same of one shard's prompts."""
     jury = run.recipe.jury
     rounds = answers[0].rounds
     cases = [Judged(prompt, [], {}, rounds.get(prompt.id, 1)) for prompt in prompts]
     per_round = {own.sampler.name: own.sampler.n for own in answers if not own.imported}
     wrote = {member.name: authors(run, member, answers) for member in jury.members}
     found: list[list[Completion]] = [[] for _ in cases]
-    for own in answers:
-        for index in own.receipts:
-            first = index * run.recipe.shard_size
-            rows, judgements = own.completions(index), own.judgements(index)
-            chunk = slice(first, first + len(rows))
-            for case, together, completions in zip(cases[chunk], found[chunk], rows, strict=True):
-                for completion in completions:
-                    if completion.prompt_id != case.prompt.id:
-                        raise DatasetError(
-                            f"prompt {case.prompt.id[:12]} met a completion of {completion.prompt_id[:12]}: "
-                            f"{own.stage.folder} is not of these prompts; delete it and run again"
-                        )
-                    case.judgements[completion.id] = judgements.get(completion.id, [])
-                    together.append(completion)
+    for own in (own for own in answers if index in own.receipts):
+        judgements = own.judgements(index)
+        for case, together, completions in zip(cases, found, own.completions(index), strict=True):
+            for completion in completions:
+                if completion.prompt_id != case.prompt.id:
+                    raise DatasetError(
+                        f"prompt {case.prompt.id[:12]} met a completion of {completion.prompt_id[:12]}: "
+                        f"{own.stage.folder} is not of these prompts; delete it and run again"
+                    )
+                case.judgements[completion.id] = judgements.get(completion.id, [])
+                together.append(completion)
     for case, together in zip(cases, found, strict=True):
         own = {name: [c.id for c in together if c.model in names] for name, names in wrote.items()}
         scores = combine_prompt(case.judgements, jury, own)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.answers import stored
-from flows.audit import prompts_of, statuses
+from flows.audit import answer_of, statuses
 from flows.dataset import Judged, judged_prompts
 from flows.facts import Facts
 from flows.inputs import gather_prompts
@@ -30,7 +30,6 @@ from reports.data import (
     Step,
     Training,
     UsageRow,
-    Verdict,
 )
 from reports.page import write_report
 from serving.way import in_words
@@ -72,32 +71,13 @@ def _data(run: Run, content: dict[str, Any], cases: list[Judged], pairs: list[Pa
     for each in scored:
         scores.setdefault(each.completion.model, []).append(each.score or 0.0)
     step = max(1, len(scored) // POINTS)
-    verdicts = {id: judged for case in cases for id, judged in case.judgements.items()}
     values = {c.completion.id: c.score for case in cases for c in case.candidates}
     prompted = {case.prompt.id: case for case in cases}
     members = {member.name: member for member in run.recipe.judges}
 
     def answer(completion: Completion) -> Answer:
         case = prompted[completion.prompt_id]
-        return Answer(
-            model=completion.model,
-            text=completion.text,
-            score=values.get(completion.id),
-            verdicts=tuple(
-                Verdict(
-                    judge=j.judge,
-                    aspect=j.aspect,
-                    status=j.status,
-                    score=j.score,
-                    detail=j.detail,
-                    prompts=tuple(prompts_of(members[j.judge], case, completion, j.aspect)),
-                    raw=j.raw,
-                    distribution=j.distribution or {},
-                    off_scale=j.off_scale,
-                )
-                for j in verdicts.get(completion.id, ())
-            ),
-        )
+        return answer_of(case, completion, values.get(completion.id), members)
 
     widest = sorted(pairs, key=lambda pair: (-pair.margin, pair.prompt.id))
     return ReportData(

@@ -1,10 +1,15 @@
 """A run's report: one HTML file, readable offline and on paper. Start at `write_report`."""
 
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from reports.data import Answer, EndpointRow, ReportData
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 HERE = Path(__file__).parent
 
@@ -38,6 +43,12 @@ def render(data: ReportData) -> str:
 
 def fill(template: str, **values: object) -> str:
     """A page of this folder. Values are escaped, unless they are `Markup`."""
+    style = Markup((HERE / "report.css").read_text(encoding="utf-8"))
+    return _environment().get_template(template).render(style=style, **values)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -47,9 +58,8 @@ def fill(template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "seconds": seconds, "percent": percent}
-    style = Markup((HERE / "report.css").read_text(encoding="utf-8"))
-    return environment.get_template(template).render(style=style, **values)
+    environment.filters |= {"number": number, "seconds": seconds, "percent": percent, "shorten": shorten}
+    return environment
 
 
 def _figures(data: ReportData) -> dict[str, Markup | list[Markup]]:
@@ -97,6 +107,12 @@ def seconds(value: float) -> str:
 
 def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}\u202f%"
+
+
+def shorten(text: str, most: int = 160) -> str:
+    """A text in one line of at most so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def gained(before: Answer, after: Answer) -> str:

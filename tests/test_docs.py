@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "prompts/README.md"]
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-OTHERS = {"export", "python3", ".venv/bin/pip", ".venv/bin/prefect", "python", "tail"}
+OTHERS = {"export", "python3", ".venv/bin/pip", ".venv/bin/prefect", "python", "tail", "ssh"}
 """Commands of others that a console block may have."""
 
 

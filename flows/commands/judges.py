@@ -16,7 +16,14 @@ def judge_card(
         Path,
         typer.Argument(metavar="RECIPE|JUDGE", help="A recipe, or a file with only `models` and `judge`."),
     ],
-    gold: Annotated[Path, typer.Option("--gold", metavar="FILE", help="Answers that people have compared.")],
+    gold: Annotated[
+        Path,
+        typer.Option(
+            "--gold",
+            metavar="FILE|RUN",
+            help="Answers that people have compared, or a run labelled in the viewer.",
+        ),
+    ],
     layout: Annotated[
         str, typer.Option(help="Of the file: gold, pandalm, hhh, judgebench, llmbar, autoj; auto looks.")
     ] = "auto",
@@ -37,6 +44,10 @@ def judge_card(
     from judges.gold import layout_named, load_gold
 
     subject, known = load_subject(judge, set or ()), layout_named(layout)
+    if gold.is_dir():
+        from flows.labels import gold_file
+
+        gold = gold_file(gold)
     load_gold(gold, known)
     from flows.card_text import card_text
     from flows.judge_card import judge_card as flow

@@ -1,6 +1,7 @@
 """A recipe from its plan to its report: the whole run, its stages one by one, and what they made."""
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -162,3 +163,26 @@ def report(run: RunPath) -> Answer:
     from flows.report import write
 
     return {"report": str(write(run))}, lambda found: found["report"]
+
+
+@stages.command()
+def view(
+    run: RunPath,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", metavar="OTHER", help="A run's or dataset's folder, to see what differs."),
+    ] = None,
+    annotator: Annotated[
+        str, typer.Option("--annotator", metavar="NAME", help="Who labels, as it stands in the labels.")
+    ] = "person",
+    seed: Annotated[int, typer.Option(min=0, help="Of the order in which pairs are asked about.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0 takes any.")] = 8321,
+) -> Answer:
+    """A local page to search a run's pairs, see what judges said, compare datasets and label by hand. Asks no model."""
+    from flows.view import serve
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    found = serve(run, against, annotator, seed, port, say)
+    return found, lambda found: f"{found['new']} new labels, {found['labels']} of {annotator} in all"
