@@ -6,7 +6,7 @@ UV := uv==0.13.9
 AXE := 4.14.1
 
 .PHONY: quickstart test test-long test-vllm bench-pipeline bench-memory bench-kills bench-peers bench-judges bench-trainer
-.PHONY: bench-decontaminate docs axe lint format lock clean
+.PHONY: bench-decontaminate docs screenshots axe lint format lock clean
 
 quickstart: $(READY)
 	$(BIN)/zephyr run recipes/quickstart.yaml
@@ -57,6 +57,10 @@ bench-decontaminate: $(READY)
 # Commands, options, recipes, code and links in README.md and docs/. Field tables: python docs/fields.py
 docs: $(READY)
 	$(BIN)/python -m pytest tests/test_docs.py
+
+# Pictures of the viewer and the report in docs/images; needs a Chromium
+screenshots: $(READY)
+	$(BIN)/python -m docs.screenshots
 
 # axe-core, which the tests of pages look for; without it they check the essentials by themselves. Needs npm
 axe: .cache/axe.min.js

@@ -1,5 +1,6 @@
 """What the documentation says is there: commands, options, recipes, code, links, fields, columns."""
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple, get_args
 
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.recipe import load_recipe
@@ -17,6 +19,7 @@ from pairs.rows import COLUMNS, VIEWS
 from records.arrow import COMPLETION, DROPPED, JUDGEMENT, PROMPT
 from records.schema import Reason, Status
 from tests.test_install import load
+from tests.view.stored_run import stored_run
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "prompts/README.md"]
@@ -64,18 +67,60 @@ def test_every_fence_is_closed_and_says_its_language():
 
 
 def check_zephyr(words: list[str]) -> None:
-    """A command line of ours: verb, options and files exist."""
+    """A command line of ours: the command reads it, and the files and fields it names exist."""
     verb, *rest = words
     assert verb in COMMANDS, f"zephyr has no verb {verb!r}"
-    known = {option for parameter in COMMANDS[verb].params for option in parameter.opts}
-    unknown = [word for word in rest if word.startswith("--") and word.split("=")[0] not in known]
-    assert not unknown, f"zephyr {verb} has no option {unknown}"
+    COMMANDS[verb].make_context(verb, list(rest))  # raises for an option or a value that it does not take
     for word in rest:
-        if word.endswith(".yaml"):
+        if word.endswith(".yaml") and not word.startswith("runs/"):
             assert (ROOT / word).exists(), f"{word} does not exist"
     replaced = [value for option, value in pairwise(rest) if option == "--set"]
     if replaced:
         load_recipe(ROOT / rest[0], replaced)
+
+
+def commands() -> Iterator[list[str]]:
+    """Every command line of ours in a console block, each once."""
+    lines = [line[2:] for block in blocks("console") for line in block.text.splitlines()]
+    for line in dict.fromkeys(lines):
+        if line.startswith("zephyr "):
+            yield shlex.split(line)[1:]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where somebody stands who has done what the pages say: a finished `runs/quickstart`, and no network."""
+    for folder in ("recipes", "prompts", "benchmarks"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    made = stored_run(tmp_path / "made", 12)
+    (tmp_path / "runs").mkdir()
+    made.folder.rename(tmp_path / "runs/quickstart")
+    monkeypatch.chdir(tmp_path)
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    return tmp_path
+
+
+def is_cheap(words: list[str]) -> bool:
+    """Asks no model and no network, and comes to an end by itself."""
+    if words[0] == "plan":
+        return words[1] == "recipes/quickstart.yaml" and "--probe" not in words
+    return words[0] in ("report", "export") and words[1] == "runs/quickstart" and "--push" not in words
+
+
+def test_cheap_commands_do_what_the_pages_say(checkout: Path):
+    done = [words for words in commands() if is_cheap(words)]
+    assert {words[0] for words in done} == {"plan", "export"}
+    for words in done:
+        found = CliRunner().invoke(app, [*words, "--json"])
+        assert found.exit_code == 0, f"zephyr {shlex.join(words)}: {found.output}"
+        assert json.loads(found.stdout.splitlines()[-1])["ok"] is True
+
+
+def test_every_recipe_that_is_named_exists():
+    for page in [*PAGES, *sorted((ROOT / "recipes").glob("*.yaml"))]:
+        for name in re.findall(r"recipes/[a-z][\w-]*\.yaml", page.read_text(encoding="utf-8")):
+            assert (ROOT / name).exists(), f"{page.name} names {name}"
 
 
 @pytest.mark.parametrize("block", blocks("console"), ids=place)
@@ -84,7 +129,7 @@ def test_commands_exist_with_their_options(block: Block):
     assert lines, "a console block has lines that begin with `$ `"
     for command in (part for line in lines for part in line.split(" && ")):
         program, *words = shlex.split(command)
-        if program == "zephyr":
+        if program in ("zephyr", ".venv/bin/zephyr"):
             check_zephyr(words)
         elif program == "make":
             assert words[0] in TARGETS, f"make has no target {words[0]!r}"

@@ -49,13 +49,19 @@ async def grade(request: Request) -> Reply:
     return Reply((Choice(best, "stop", (Token(best, shares),)),))
 
 
-def stored_run(folder: Path, count: int = 12, write: Write = words, **changes: Any) -> Run:
-    """The run `flowtest` in `folder`: two samplers, the jury `rules` and `rating`, prompts for at most 6 words."""
-    return asyncio.run(_store(folder, count, write, changes))
+def stored_run(
+    folder: Path, count: int = 12, write: Write = words, asks: Sequence[str] = (), **changes: Any
+) -> Run:
+    """The run `flowtest` in `folder`: two samplers, the jury `rules` and `rating`, prompts for at most 6 words.
+
+    `asks`: what the prompts say, in place of `count` of them that are all alike.
+    """
+    asks = asks or [f"Say something about number {i} in at most 6 words." for i in range(count)]
+    return asyncio.run(_store(folder, asks, write, changes))
 
 
-async def _store(folder: Path, count: int, write: Write, changes: dict[str, Any]) -> Run:
-    settings = recipe("http://127.0.0.1:9/v1", _prompts(folder / "prompts.jsonl", count), **changes)
+async def _store(folder: Path, asks: Sequence[str], write: Write, changes: dict[str, Any]) -> Run:
+    settings = recipe("http://127.0.0.1:9/v1", _prompts(folder / "prompts.jsonl", asks), **changes)
     with Run.opened(settings, folder) as run:
         prompts, dropped = gather_prompts(run)
 
@@ -88,15 +94,15 @@ def _seal(stage: Any, index: int, rows: Sequence[Row]) -> None:
     open_shard.seal()
 
 
-def _prompts(path: Path, count: int) -> Path:
+def _prompts(path: Path, asks: Sequence[str]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [
         {
-            "prompt": f"Say something about number {i} in at most 6 words.",
+            "prompt": text,
             "split": "test" if i % 4 == 3 else "train",
             "constraints": [{"kind": "max_words", "n": 6}],
         }
-        for i in range(count)
+        for i, text in enumerate(asks)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
