@@ -19,6 +19,7 @@ from prefect.client.schemas.actions import ArtifactUpdate
 
 from flows.facts import Facts
 from flows.progress import display
+from flows.suites.table import benchmark_lines
 
 EVERY = 10.0
 """Seconds between two updates of the progress in Prefect: it is for people, and each one is a write to its database."""
@@ -116,6 +117,8 @@ def summary_markdown(content: dict[str, Any]) -> str:
         lines += ["", "| model | score | constraints kept |", "|---|---|---|"]
         for name, model in evaluation["models"].items():
             lines.append(f"| {name} | {interval(model['score'])} | {interval(model.get('kept'))} |")
+    if suites := content.get("benchmark"):
+        lines += ["", "```", *benchmark_lines(suites), "```"]
     return "\n".join(lines)
 
 
@@ -154,6 +157,8 @@ def summary_text(content: dict[str, Any]) -> str:
             lines.append(
                 f"{name} - base: kept {interval(other.get('kept_gain'))}, wins {interval(other['win_rate'])}"
             )
+    if suites := content.get("benchmark"):
+        lines += benchmark_lines(suites)
     for key in ("report", "folder"):
         if key in content:
             lines.append(f"{key:<12}{content[key]}")

@@ -22,7 +22,7 @@ from flows.inputs import gather_prompts, models_of, store_prompts
 from flows.load import figures as load_figures
 from flows.load import metered
 from flows.progress import display
-from flows.recipe import Evaluation, Recipe, RecipeError
+from flows.recipe import Recipe, RecipeError
 from flows.run import Run
 from flows.train import trained
 from judges.rules import RuleError, all_kept
@@ -45,13 +45,12 @@ class Contender:
     identity: dict[str, Any]
 
 
-def contenders(run: Run, evaluation: Evaluation) -> list[Contender]:
-    """The base and every trained model of the run.
+def contenders(run: Run, name: str) -> list[Contender]:
+    """The base, as the recipe's model `name` serves it, and every trained model of the run, served alike.
 
     Raises:
         RecipeError: a model was trained without the GGUF file that llama.cpp needs.
     """
-    name = evaluation.sampler.model
     served = run.recipe.models[name]
     found = [Contender(BASE, served, served.identity)]
     for stage, folder in trained(run).items():
@@ -163,7 +162,7 @@ async def evaluate(recipe: Recipe, out: Path | None = None, store: str | None = 
         prompts = store_prompts(run.prompts_stage(recipe.evaluation.prompts), drawn, recipe.shard_size)
         cases: dict[str, list[Judged]] = {}
         began, asked = time.monotonic(), 0
-        found = contenders(run, recipe.evaluation)
+        found = contenders(run, recipe.evaluation.sampler.model)
         samplers = {
             c.name: recipe.evaluation.sampler.model_copy(update={"name": c.name, "model": c.name})
             for c in found

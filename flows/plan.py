@@ -9,6 +9,7 @@ from flows.answers import stages_of
 from flows.progress import clock
 from flows.run import Run
 from flows.sizes import prompts_of, training_line, training_size
+from flows.suites.plan import suite_lines
 from flows.tokens import answer_tokens, judge_tokens, prompt_tokens, reason_tokens
 from pairs.training_data import DATA
 from serving.costs import Span, Work, seconds_of, slots_of, throughput_of, timeline
@@ -257,7 +258,9 @@ def plan_text(run: Run, found: Plan | None = None) -> str:
     widths = [max(len(row[i]) for row in table) for i in range(len(HEAD))]
     lines = [f"{found.prompts:,} prompts, {found.held_out:,} of them held out", *found.notes, ""]
     if not run.recipe.prompts:
-        lines = ["nothing is asked: training learns from data that exist already"]
+        lines = (
+            ["nothing is asked: training learns from data that exist already"] if run.recipe.training else []
+        )
     for row in table if found.lines else ():
         cells = [
             cell.ljust(width) if i < 2 else cell.rjust(width)
@@ -301,4 +304,5 @@ def plan_text(run: Run, found: Plan | None = None) -> str:
         lines.append(
             f"evaluate: {count} held-out prompts, each model {run.recipe.evaluation.sampler.n} answers"
         )
+    lines += suite_lines(run.recipe)
     return "\n".join(lines)

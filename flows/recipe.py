@@ -9,6 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from flows.suites.settings import Benchmark, check_models
 from judges import JudgeSettings, Jury, panel
 from judges.jury import Member
 from judges.minimum import JudgeMinimum
@@ -171,6 +172,8 @@ class Recipe(Strict):
     """The best answer of each prompt, for SFT, and further rounds of answers for `pairs` too."""
     training: TrainingPlan | None = Field(default=None, json_schema_extra={"position": 8})
     evaluation: Evaluation | None = Field(default=None, json_schema_extra={"position": 9})
+    benchmark: Benchmark | None = Field(default=None, json_schema_extra={"position": 9})
+    """Published suites, before and after training: MT-Bench, AlpacaEval, Arena-Hard, IFEval, academic sets."""
     shard_size: int = Field(default=500, ge=1, json_schema_extra={"position": 10})
     """Prompts per shard: a shard is one file, one Prefect task and one unit of retry."""
     shards_in_flight: int = Field(default=8, ge=1, json_schema_extra={"position": 11})
@@ -189,9 +192,12 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _nothing_is_missing(self) -> "Recipe":
-        asks = self.samplers or self.training is None or self.training.needs_answers
+        nothing = self.training is None and self.benchmark is None
+        asks = self.samplers or nothing or (self.training is not None and self.training.needs_answers)
         why = "unless every stage of `training` has `dialogues` or `pairs`"
         needed = ("prompts", "models", "samplers", "judge") if asks else ()
+        if not asks and self.benchmark:
+            needed, why = ("models",), "for `benchmark`"
         if not asks and self.evaluation:
             needed, why = ("prompts", "models", "judge"), "for `evaluation`"
         if missing := [name for name in needed if not getattr(self, name)]:
@@ -273,17 +279,15 @@ class Recipe(Strict):
                 f"training.gguf={self.training.gguf} needs training.base to be a model of kind llamacpp, whose "
                 f"tokenizer is kept; {self.training.base!r} is not one"
             )
+        for model in self.models.values():
+            if isinstance(model, LlamaCpp | Vllm) and model.template is not None:
+                chat_template(model.template)
         if self.evaluation:
-            asked_as = self.models[self.evaluation.sampler.model]
-            if isinstance(asked_as, Endpoint | Adapter | Imported):
-                raise ValueError(
-                    f"evaluation.sampler.model: {self.evaluation.sampler.model!r} is of kind {asked_as.kind}, which "
-                    "cannot serve the trained models; name a model of kind llamacpp or vllm"
-                )
-            if isinstance(asked_as, LlamaCpp) and self.training and not self.training.gguf:
-                raise ValueError(
-                    "evaluation: llama.cpp serves the trained models from GGUF files; set training.gguf: q8_0"
-                )
+            self._serves_trained("evaluation.sampler.model", self.evaluation.sampler.model)
+        if self.benchmark:
+            check_models(self.benchmark, self.models)
+            if self.benchmark.base and self.training:
+                self._serves_trained("benchmark.base", self.benchmark.base)
         if self.evaluation and not self.training:
             raise ValueError(
                 "evaluation: compares a model before and after training, and `training` is missing"
@@ -307,6 +311,23 @@ class Recipe(Strict):
                 f"{self.pairs.min_completions}; add a sampler or set n: 2"
             )
         return self
+
+    def _serves_trained(self, where: str, name: str) -> None:
+        """Whether the trained models can take that model's place.
+
+        Raises:
+            ValueError: they cannot; says what can.
+        """
+        model = self.models[name]
+        if not isinstance(model, LlamaCpp | Vllm):
+            raise ValueError(
+                f"{where}: {name!r} is of kind {model.kind}, which cannot serve the trained models; name a model of "
+                "kind llamacpp or vllm"
+            )
+        if isinstance(model, LlamaCpp) and self.training and not self.training.gguf:
+            raise ValueError(
+                f"{where}: llama.cpp serves the trained models from GGUF files; set training.gguf: q8_0"
+            )
 
     def _rounds_fit(self) -> None:
         """Whether `best_of_n` is reached in whole rounds.
@@ -486,6 +507,10 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     for kind in sorted(set(DATA.values())):
         if isinstance(source := sources.get(kind), dict) and source.get("file"):
             files += [(source, "file"), (source, "test")]
+    asked = data.get("benchmark")
+    suites = asked.get("suites") if isinstance(asked, dict) else None
+    for suite in suites.values() if isinstance(suites, dict) else ():
+        files += [(suite, field) for field in ("questions", "references", "baseline", "calibration")]
     for holder, field in files:
         if isinstance(holder, dict) and isinstance(holder.get(field), str):
             beside = path.parent / holder[field]

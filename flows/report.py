@@ -13,6 +13,7 @@ from flows.load import read
 from flows.plan import plan_text
 from flows.recipe import RecipeError, load_recipe
 from flows.run import Run
+from flows.suites.table import suite_tables
 from flows.train import trained
 from pairs.policies import pair_all
 from records.schema import Completion, Pair
@@ -118,6 +119,7 @@ def _data(run: Run, content: dict[str, Any], cases: list[Judged], pairs: list[Pa
             for row in content.get("rounds", ())
         ),
         evaluation=_evaluation(content.get("evaluation", {})),
+        suites=tuple(suite_tables(content.get("benchmark", {}).get("suites", {}))),
         before_after=_before_after(run),
         pairs=tuple(
             ExamplePair(

@@ -4,6 +4,7 @@ runs/<name>/recipe.yaml                        as run
             prompts/ completions/ judgements/  sealed shards, see `records.store`
             dataset/                           a Hugging Face dataset folder with pairs
             best-of-n/                         the same without pairs, by `reject-sample`
+            benchmark/                         answers and judgements of published suites, see `flows.suites.flow`
             training/                          rows of datasets that exist already, as trainers read them
             models/<stage>/                    trained models
             rounds/round-<i>/                  a run of each round, with `training.rounds`

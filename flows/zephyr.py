@@ -18,6 +18,7 @@ from flows.recipe import Recipe
 from flows.report import draw
 from flows.rounds import train_in_rounds
 from flows.run import Run
+from flows.suites.flow import benchmark
 from flows.train import train_stage
 
 
@@ -43,6 +44,8 @@ async def zephyr(recipe: Recipe, out: Path | None = None, store: str | None = No
                     await train_stage(recipe, stage, out)
         if recipe.evaluation:
             await evaluate(recipe, out, store)
+        if recipe.benchmark:
+            await benchmark(recipe, out, store)
         facts = Facts.of(run)
         facts.put("report", str(draw(run)))
         await publish_summary(facts)

@@ -173,6 +173,27 @@ class EvaluationRow(Strict):
     n: int | None = None
 
 
+class SuiteRow(Strict):
+    """One metric of a suite, as written for people."""
+
+    metric: str
+    values: tuple[str, ...]
+    """One for each of the suite's columns."""
+
+
+class SuiteTable(Strict):
+    """One published suite, before and after training."""
+
+    name: str
+    questions: int
+    columns: tuple[str, ...]
+    """Models, and at the end whose gain over the first is shown."""
+    rows: tuple[SuiteRow, ...]
+    groups: tuple[SuiteRow, ...] = ()
+    """The suite's own figure by category."""
+    remarks: tuple[str, ...] = ()
+
+
 class Verdict(Strict):
     """What one judge said of one answer."""
 
@@ -294,6 +315,7 @@ class ReportData(Strict):
     training: tuple[Training, ...] = ()
     rounds: tuple[RoundRow, ...] = ()
     evaluation: tuple[EvaluationRow, ...] = ()
+    suites: tuple[SuiteTable, ...] = ()
     before_after: tuple[BeforeAfter, ...] = ()
     pairs: tuple[ExamplePair, ...] = ()
     usage: tuple[UsageRow, ...] = ()

@@ -17,7 +17,7 @@ from functools import partial
 from records.schema import Usage
 from serving.chat import Chat, Reply, Request
 from serving.client import Retry, Transport
-from serving.errors import RequestFailed, ServingError
+from serving.errors import RequestFailed, ServingError, WrongModel
 from serving.gate import Gate
 from serving.limits import Queue
 from serving.purse import Cost, Prices, Purse
@@ -304,6 +304,17 @@ class Engine:
             return await self.lanes[model].ask(request, priority)
 
         return ask
+
+    async def address(self, model: str) -> str:
+        """Where `model` answers, up to and including /v1; starts it if it is not running.
+
+        Raises:
+            WrongModel: it is not reached over HTTP.
+        """
+        transport = await self.lanes[model].replicas.all[0].open()
+        if not (url := getattr(transport, "base_url", "")):
+            raise WrongModel(f"{model} is not served over HTTP")
+        return url
 
     @property
     def usage(self) -> Usage:

@@ -30,6 +30,8 @@ class LlamaCppServer(ServerProcess):
                 "--connections": settings.max_in_flight + 4,
                 "--alias": name,
             }
+            if settings.template_file is not None:
+                options["--template"] = settings.template_file.resolve()
             pairs = [str(part) for option in options.items() for part in option]
             return [sys.executable, "-m", "serving.llamacpp", *pairs]
 
@@ -45,9 +47,16 @@ class LlamaCppServer(ServerProcess):
 
 
 def serve(
-    gguf: Path, port: int, slots: int, context: int, threads: int, connections: int, alias: str
+    gguf: Path,
+    port: int,
+    slots: int,
+    context: int,
+    threads: int,
+    connections: int,
+    alias: str,
+    template: Path | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT. `context` is tokens of one slot."""
+    """Serve until SIGTERM or SIGINT. `context` is tokens of one slot; `template` is used instead of the file's own."""
     # before any thread is there, so that all of them leave the signals to `sigwait` below
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
 
@@ -66,6 +75,8 @@ def serve(
     params.n_threads_http = connections  # one each, or /health and /metrics wait behind the requests
     params.endpoint_metrics = True
     params.ui = False
+    if template is not None:
+        params.chat_template = template.read_text(encoding="utf-8")
     server = Server(params)
     print(f"serving {gguf.name} as {alias!r} at {server.listening_address}", flush=True)
     signal.sigwait({signal.SIGTERM, signal.SIGINT})
@@ -82,10 +93,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--connections", type=int, default=32, help="requests taken at a time")
     parser.add_argument("--alias", required=True, help="the name requests give the model")
+    parser.add_argument("--template", type=Path, help="a chat template instead of the file's own")
     given = parser.parse_args()
     if not given.gguf.is_file():
         sys.exit(f"no such file: {given.gguf}")
-    serve(given.gguf, given.port, given.slots, given.context, given.threads, given.connections, given.alias)
+    serve(
+        given.gguf,
+        given.port,
+        given.slots,
+        given.context,
+        given.threads,
+        given.connections,
+        given.alias,
+        given.template,
+    )
 
 
 if __name__ == "__main__":

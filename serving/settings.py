@@ -6,6 +6,7 @@ model does: addresses, slots, timeouts and limits can change between two halves 
 
 import os
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -75,12 +76,32 @@ class Serving(Strict):
         return {"model": f"weights:{self.weights}" if self.weights else self.model, "revision": self.revision}
 
 
+class Templated(Serving):
+    """What kinds share whose server we start."""
+
+    template: str | None = None
+    """Chat template: a name of prompts/templates, as zephyr, or a path that ends in `.jinja`. None: the model's own; a
+    base model has none, and llama.cpp then takes ChatML."""
+
+    @property
+    def template_file(self) -> Path | None:
+        if self.template is None or self.template.endswith(".jinja"):
+            return None if self.template is None else Path(self.template)
+        return Path(__file__).parents[1] / "prompts/templates" / f"{self.template}.jinja"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Of a field's default nothing is said, so that what was asked before there was the field holds."""
+        file = self.template_file
+        return super().identity | ({"template": file.read_text(encoding="utf-8")} if file else {})
+
+
 def usable_cores() -> int:
     """Cores this process may run on; a container may have fewer than the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class LlamaCpp(Serving):
+class LlamaCpp(Templated):
     """The embedded server: llama.cpp in a process of its own, GGUF weights, any CPU."""
 
     kind: Literal["llamacpp"] = "llamacpp"
@@ -96,7 +117,7 @@ class LlamaCpp(Serving):
     """Seconds until the server must answer."""
 
 
-class Vllm(Serving):
+class Vllm(Templated):
     """A vLLM server this project starts, watches and stops. Loopback only, prefix caching on."""
 
     kind: Literal["vllm"] = "vllm"

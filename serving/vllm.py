@@ -144,6 +144,8 @@ def arguments(
         "generation-config": "vllm",
         "enable-prompt-tokens-details": True,  # cached_tokens in usage, the only proof of a prefix hit
     }
+    if settings.template_file is not None:
+        flags["chat-template"] = str(settings.template_file.resolve())
     if adapters:
         flags["enable-lora"] = True
     return flags, env | settings.env

@@ -60,9 +60,10 @@ def fake_model(
     tokenize: Callable[[Body], list[int]] | None = None,
     *,
     honours_n: bool = True,
+    template: Callable[[Body], str] | None = None,
 ) -> Iterator[Fake]:
     """`owner`: what the list of models says, `vllm` or `llamacpp`. `tokenize`: vLLM's /tokenize. `honours_n=False`: of
-    a list there are as many choices as it has texts."""
+    a list there are as many choices as it has texts. `template`: what llama.cpp's /apply-template makes of messages."""
     asked: list[Body] = []
     paths: list[str] = []
     lock = threading.Lock()
@@ -78,6 +79,9 @@ def fake_model(
             if self.path == "/tokenize":
                 found = tokenize(body) if tokenize else None
                 self._send(200, {"tokens": found}) if found is not None else self._send(404, {})
+                return
+            if self.path == "/apply-template":
+                self._send(200, {"prompt": template(body)}) if template else self._send(404, {})
                 return
             with lock:
                 asked.append(body)

@@ -139,6 +139,15 @@ def evaluate(recipe: RecipePath, set: Set = None, out: Out = None, store: Store 
 
 
 @stages.command()
+def benchmark(recipe: RecipePath, set: Set = None, out: Out = None, store: Store = None) -> Answer:
+    """MT-Bench, AlpacaEval, Arena-Hard, IFEval and academic sets, before and after training."""
+    settings = read(recipe, set)
+    from flows.suites.flow import benchmark as flow
+
+    return summary(lambda: flow(settings, out, store))
+
+
+@stages.command()
 def show(
     recipe: RecipePath,
     prompt_id: Annotated[
