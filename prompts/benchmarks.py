@@ -10,8 +10,8 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from prompts.load import PromptError
-from prompts.rows import read_dataset, stream_file
-from prompts.sources import COMMIT, find_file
+from prompts.rows import COMMIT, read_dataset, stream_file
+from prompts.sources import find_file
 from records.base import Strict
 from records.ids import fingerprint
 

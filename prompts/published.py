@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from prompts.annotations import ASPECTS, OVERALL, Annotation, annotation, plain, rating
 from prompts.load import PromptError
-from prompts.rows import Row, stream_file
+from prompts.rows import Row, load_hub, stream_file
 from records.ids import prompt_id
 from records.schema import Message
 
@@ -164,10 +164,8 @@ def _rows(of: Published, split: str, files: list[Path] | None) -> Iterator[Row]:
         for file in files:
             yield from stream_file(file)
         return
-    import datasets
-
-    for i, row in enumerate(datasets.load_dataset(of.name, split=split, revision=of.revision)):
-        yield f"{of.name} {split} row {i}", dict(row)  # type: ignore[arg-type]
+    for i, row in enumerate(load_hub(of.name, None, split, of.revision)):
+        yield f"{of.name} {split} row {i}", dict(row)
 
 
 def _answers(row: Mapping[str, Any], where: str, split: str, label: str) -> Entry:

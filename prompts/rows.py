@@ -2,12 +2,14 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from prompts.load import PromptError
 
+COMMIT = re.compile("[0-9a-f]{40}")
 BATCH = 1000
 """Rows of a Parquet file in memory at a time."""
 
@@ -59,7 +61,7 @@ def read_dataset(
             data = datasets.load_from_disk(name)
             data = data[split] if isinstance(data, datasets.DatasetDict) else data
         else:
-            data = datasets.load_dataset(name, config, split=split, revision=revision)
+            data = load_hub(name, config, split, revision)
     except (OSError, ValueError, KeyError) as error:
         asked = f"config={config!r}, split={split!r}, revision={revision!r}"
         raise PromptError(
@@ -68,6 +70,32 @@ def read_dataset(
     columns = list(data.column_names)
     data = data.select_columns([column for column in columns if column in wanted])
     return columns, ((f"{name} row {i}", dict(row)) for i, row in enumerate(data))
+
+
+def load_hub(name: str, config: str | None, split: str, revision: str | None) -> Any:
+    """A split of a dataset at its revision.
+
+    Where the Hub cannot be reached, `datasets` takes what was cached last, whatever revision is asked for. A commit
+    names one content alone, so its own place in the cache is looked for then.
+
+    Raises:
+        PromptError: the Hub is away, and the cache has other commits only.
+        OSError, ValueError, KeyError: the dataset cannot be read, as `datasets` says it.
+    """
+    import datasets
+
+    data: Any = datasets.load_dataset(name, config, split=split, revision=revision)
+    places = {Path(file["filename"]).parent for file in data.cache_files}
+    if Path(name).exists() or not COMMIT.fullmatch(revision or "") or {p.name for p in places} <= {revision}:
+        return data
+    wanted = places.pop().with_name(str(revision))
+    files = sorted([*wanted.glob(f"*-{split}.arrow"), *wanted.glob(f"*-{split}-*-of-*.arrow")])
+    if not files:
+        raise PromptError(
+            f"dataset {name!r}: the Hub cannot be reached, and its cache on this machine has another commit than "
+            f"revision={revision!r}; connect once, or name the commit that is there"
+        )
+    return datasets.concatenate_datasets([datasets.Dataset.from_file(str(file)) for file in files])
 
 
 def _jsonl(path: Path) -> Iterator[Row]:

@@ -10,7 +10,6 @@ everything: its line, the field, the value and what was wanted are in the messag
 import hashlib
 import heapq
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
@@ -19,7 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from prompts.ifeval import constraints_of
 from prompts.load import ROOT, PromptError
-from prompts.rows import Row, read_dataset, read_file
+from prompts.rows import COMMIT, Row, read_dataset, read_file
 from records.base import Strict
 from records.ids import chance, fingerprint, prompt_id
 from records.schema import Dropped, Message, Prompt
@@ -34,7 +33,6 @@ IFEVAL = ("instruction_id_list", "kwargs")
 """Columns of IFEval's layout, which become `constraints` wherever both exist."""
 
 STAGE = "prompts"
-COMMIT = re.compile("[0-9a-f]{40}")
 
 
 class PromptSource(Strict):

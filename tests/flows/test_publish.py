@@ -1,14 +1,11 @@
 """A run's dataset and models go to the Hub as they are, with a card that says how they were made."""
 
-import base64
 import json
 import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,80 +17,16 @@ from flows.preferences import build_preferences
 from flows.recipe import Recipe, load_recipe
 from tests.fake_model import fake_model
 from tests.flows.fakes import answer, recipe
+from tests.standin_hub import Hub, standin_hub
 from tests.ultrafeedback_file import clean, write
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-class Hub:
-    """As much of the Hub's API as an upload of small files needs."""
-
-    def __init__(self) -> None:
-        self.made: dict[str, dict[str, Any]] = {}
-        self.files: dict[str, dict[str, bytes]] = {}
-        self.tokens: set[str] = set()
-        self.refuse = False
-
-
 @pytest.fixture
-def hub() -> Iterator[tuple[Hub, str]]:
-    state = Hub()
-
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None: ...
-
-        def reply(self, content: Any, status: int = 200) -> None:
-            data = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def do_GET(self) -> None:
-            tree = re.match(r"/api/(\w+)s/([^/]+/[^/]+)/tree/", self.path)
-            if tree:
-                files = state.files.get(tree[2], {})
-                self.reply(
-                    [{"type": "file", "path": p, "size": len(d), "oid": "0"} for p, d in files.items()]
-                )
-            else:
-                self.reply({"error": "no such page"}, 404)
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"] or 0))
-            state.tokens.add(self.headers.get("Authorization", ""))
-            if state.refuse:
-                return self.reply({"error": "You do not have the rights"}, 403)
-            if self.path == "/api/validate-yaml":
-                return self.reply({"errors": [], "warnings": []})
-            if self.path == "/api/repos/create":
-                asked = json.loads(body)
-                repo = f"{asked['organization']}/{asked['name']}"
-                state.made[repo] = asked
-                prefix = "datasets/" if asked["type"] == "dataset" else ""
-                return self.reply({"url": f"http://{self.headers['Host']}/{prefix}{repo}"})
-            _, repo, what = re.fullmatch(
-                r"/api/(\w+)s/([^/]+/[^/]+)/(preupload|commit)/main(?:\?.*)?", self.path
-            ).groups()  # type: ignore[union-attr]
-            if what == "preupload":
-                modes = {"uploadMode": "regular", "shouldIgnore": False}
-                return self.reply({"files": [modes | {"path": f["path"]} for f in json.loads(body)["files"]]})
-            files = state.files.setdefault(repo, {})
-            for line in map(json.loads, body.splitlines()):
-                if line["key"] == "file":
-                    files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-                elif line["key"] == "deletedFile":
-                    del files[line["value"]["path"]]
-            self.reply({"commitUrl": f"http://{self.headers['Host']}/{repo}/commit/abc", "commitOid": "abc"})
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield state, f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+def hub() -> Iterator[Hub]:
+    with standin_hub() as hub:
+        yield hub
 
 
 def export(run: Path, url: str, *arguments: str) -> tuple[int, dict[str, Any]]:
@@ -109,20 +42,17 @@ def export(run: Path, url: str, *arguments: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout.splitlines()[-1])
 
 
-async def test_dataset_and_models_are_published_with_their_cards_and_nothing_else(
-    tmp_path: Path, hub: tuple[Hub, str]
-):
-    state, url = hub
+async def test_dataset_and_models_are_published_with_their_cards_and_nothing_else(tmp_path: Path, hub: Hub):
     found = import_dataset(str(write(tmp_path / "uf.jsonl", [clean(i) for i in range(8)])), "uf", tmp_path)
     await build_preferences(load_recipe(Path(found["recipe"])), tmp_path)
     run, model = tmp_path / "uf", tmp_path / "uf/models/dpo"
     model.mkdir(parents=True)
     for name in ("model.json", "README.md", "train.log", "x.partial"):
         (model / name).write_text("{}")
-    state.files["me/uf"] = {"data/stale_prefs.parquet": b"old", "kept.txt": b"theirs"}
-    code, said = export(run, url, "--push", "me/uf")
+    hub.files["me/uf"] = {"data/stale_prefs.parquet": b"old", "kept.txt": b"theirs"}
+    code, said = export(run, hub.url, "--push", "me/uf")
     assert code == 0, said
-    assert {repo: (made["type"], made["visibility"]) for repo, made in state.made.items()} == {
+    assert {repo: (made["type"], made["visibility"]) for repo, made in hub.made.items()} == {
         "me/uf": ("dataset", "private"), "me/uf-dpo": ("model", "private")
     }  # fmt: skip
     ours = {
@@ -130,15 +60,14 @@ async def test_dataset_and_models_are_published_with_their_cards_and_nothing_els
         for p in (run / "dataset").rglob("*")
         if p.is_file()
     }
-    assert state.files["me/uf"] == ours | {"kept.txt": b"theirs"}
-    assert set(state.files["me/uf-dpo"]) == {"model.json", "README.md"}
-    assert state.tokens == {"Bearer hf_test"} and len(said["pushed"]) == 2
-    export(run, url, "--push", "me/open", "--public")
-    assert state.made["me/open"]["visibility"] == "public"
+    assert hub.files["me/uf"] == ours | {"kept.txt": b"theirs"}
+    assert set(hub.files["me/uf-dpo"]) == {"model.json", "README.md"}
+    assert hub.tokens == {"Bearer hf_test"} and len(said["pushed"]) == 2
+    export(run, hub.url, "--push", "me/open", "--public")
+    assert hub.made["me/open"]["visibility"] == "public"
 
 
-async def test_what_cannot_be_published_says_why_and_keeps_the_rest(tmp_path: Path, hub: tuple[Hub, str]):
-    state, url = hub
+async def test_what_cannot_be_published_says_why_and_keeps_the_rest(tmp_path: Path, hub: Hub):
     run = tmp_path / "run"
     run.mkdir()
     for arguments, wanted in (
@@ -146,13 +75,13 @@ async def test_what_cannot_be_published_says_why_and_keeps_the_rest(tmp_path: Pa
         (("--push", "me/run"), "has no dataset"),
         ((), "give a folder to copy to, or --push"),
     ):
-        code, said = export(run, url, *arguments)
+        code, said = export(run, hub.url, *arguments)
         assert code == 2 and wanted in said["error"]
-    assert not state.made
+    assert not hub.made
     (run / "dataset").mkdir()
     (run / "dataset/README.md").write_text("---\nlicense: mit\n---\n")
-    state.refuse = True
-    code, said = export(run, url, "--push", "me/run")
+    hub.refuse = True
+    code, said = export(run, hub.url, "--push", "me/run")
     assert code == 2 and "--push me/run" in said["error"] and "403" in said["error"]
 
 
