@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from flows.dataset_card import lineage
 from flows.inputs import gather_prompts
+from flows.licences import licences
 from flows.recipe import Pretraining, RecipeError
 from flows.run import Run
 from pairs.training_data import DATA, TrainingData, prepare
@@ -50,7 +51,7 @@ def job_of(run: Run, kind: Kind, stage: str | None = None, reward: dict[str, Any
         settings = settings.model_copy(update={"template": chat_template(settings.template_name)})
     served = recipe.models.get(plan.base)
     name, revision = (served.model, served.revision) if served else (plan.base, plan.revision)
-    base, receipt = None, {}
+    base, receipt = None, {"name": name, "revision": revision}
     if served is not None and served.weights:
         receipt = {"name": name, "digest": served.weights}
     if before := next((each for each in BEFORE[kind] if getattr(plan, each) is not None), None):
@@ -61,12 +62,13 @@ def job_of(run: Run, kind: Kind, stage: str | None = None, reward: dict[str, Any
             )
         made = json.loads((base / "model.json").read_text())
         receipt = {"name": f"{recipe.name}-{before}", "digest": made["weights"]}
+        receipt["licenses"] = made.get("licenses")
     fields: dict[str, Any] = {
         "kind": kind,
         "settings": settings.trained if isinstance(settings, Pretraining) else settings,
         "name": f"{recipe.name}-{stage or kind}",
         "base": base or resolve_transformers(name, revision),
-        "base_receipt": receipt or {"name": name, "revision": revision},
+        "base_receipt": receipt | {"license": served.license if served else plan.license},
         "train": train,
         "eval": held_out,
         "data_receipts": receipts,
@@ -105,14 +107,15 @@ def _data(run: Run, kind: Kind) -> tuple[Data, Data | None, tuple[dict[str, Any]
         prompts = [prompt for prompt in gather_prompts(run)[0] if prompt.meta["split"] == "train"]
         if not prompts:
             raise RecipeError("training.rlhf: every prompt is held out; lower splits.test or add prompts")
-        return Data(files=(write_prompts(run, prompts, "rlhf"),)), None, ()
+        told = {"licenses": licences(run.recipe)}
+        return Data(files=(write_prompts(run, prompts, "rlhf"),)), None, (told,)
     if (source := published(run, kind)) is not None:
         folder = run.training_data(DATA[kind])
-        receipt = prepare(source, DATA[kind], folder)
+        receipt = prepare(source, DATA[kind], folder) | {"license": source.license}
         of = {split: folder / f"{split}.parquet" for split in ("train", "test")}
     else:
         digest = run.read_json("summary.json").get("dataset", {}).get("digest")
-        receipt = {"dataset": digest} | lineage(run.recipe)
+        receipt = {"dataset": digest} | lineage(run.recipe) | {"licenses": licences(run.recipe)}
         of = {s: run.folder / "dataset" / f"{VIEWS[kind].format(s)}.parquet" for s in ("train", "test")}
     if not of["train"].exists():
         raise RecipeError(

@@ -88,6 +88,8 @@ class TrainingPlan(Strict):
     """The model to train: a name from `models`, a folder or a Hugging Face id."""
     revision: str | None = None
     """The base's commit, where it is not one of `models`; None takes the newest."""
+    license: str | None = None
+    """Of the base, as its makers state it, where it is not one of `models`; for the cards of the models."""
     pretrain: Pretraining | None = None
     """First of all, on plain text; None leaves it out."""
     dialogues: TrainingData | None = None

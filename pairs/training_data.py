@@ -61,6 +61,8 @@ class TrainingData(Strict):
     """The dataset's configuration."""
     revision: str | None = None
     """The dataset's commit; None takes the newest."""
+    license: str | None = None
+    """Of the rows, as their source states it; for the cards of the models."""
     train: str = "train"
     """The split to train on, as it is named there."""
     test: str | None = None
@@ -117,7 +119,7 @@ def prepare(source: TrainingData, kind: Kind, out: Path) -> dict[str, Any]:
         raise PromptError(
             f"{source.label}: filters={list(source.filters)} are for dialogues, and these are pairs"
         )
-    asked = fingerprint(kind, source)
+    asked = _asked(source, kind)
     if (known := prepared(source, kind, out)) is not None:
         return known
     part = out.with_name(f".{out.name}.part")
@@ -153,7 +155,11 @@ def prepared(source: TrainingData, kind: Kind, out: Path) -> dict[str, Any] | No
         receipt = json.loads((out / "receipt.json").read_text())
     except FileNotFoundError:
         return None
-    return receipt if receipt["asked"] == fingerprint(kind, source) else None
+    return receipt if receipt["asked"] == _asked(source, kind) else None
+
+
+def _asked(source: TrainingData, kind: Kind) -> str:
+    return fingerprint(kind, source.model_dump(mode="json", exclude={"license"}))
 
 
 def count_rows(source: TrainingData, split: Split) -> int:
@@ -176,6 +182,7 @@ def _rows(
     for i, (where, row) in enumerate(rows):
         counts["read"] += 1
         if drawn is not None and i not in drawn:
+            counts["dropped"]["not_drawn"] += 1
             continue
         found = _read(kind, layout, row, where)
         if isinstance(found, str):

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from flows.answers import stages_of
+from flows.licences import licences
 from flows.plan import plan, plan_text
 from flows.recipe import Recipe, load_recipe
 from flows.run import Run
@@ -145,6 +146,16 @@ def test_both_datasets_are_the_published_ones_at_a_revision_that_has_their_sizes
     assert training.pairs.rows == {"train": 61_966 if old else 61_135, "test": 2_000}
     assert str(training.pairs.revision)[:7] == ("292c163" if old else "3949bf5")
     assert training.dialogues.empty_system and training.pairs.empty_system
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_recipe_states_the_licence_of_all_that_goes_into_its_models_and_datasets(file: Path):
+    own = load_recipe(file)
+    unstated = [what for what, stated in licences(own).items() if not stated]
+    if plan := own.training:
+        unstated += [data.label for data in (plan.dialogues, plan.pairs) if data and not data.license]
+        unstated += [plan.base] * (plan.base not in own.models and not plan.license)
+    assert not unstated
 
 
 def test_ultrafeedback_asks_as_published():

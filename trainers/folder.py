@@ -88,6 +88,7 @@ def write_folder(job: Job, key: str, model: Any, tokenizer: Any, metrics: dict[s
             "base": base,
             "settings": job.settings.model_dump(mode="json"),
             "seed": seed_of(job),
+            "licenses": licences(job),
             "weights": weights,
             "gguf": sha256(made / "model.gguf") if job.gguf else None,
             "versions": versions,
@@ -140,7 +141,9 @@ def card(job: Job, base: dict[str, Any], metrics: dict[str, Any], versions: dict
     name = str(base.get("name") or job.base.name)
     license_ = base.get("license")
     head = ["---", "library_name: transformers", f"tags: [trl, {job.kind}]"]
-    head += [f"base_model: {name}"] * ("/" in name) + [f"license: {license_}"] * bool(license_) + ["---", ""]
+    terms = licences(job)
+    one = license_ if license_ and set(terms.values()) == {license_} else "other" if license_ else None
+    head += [f"base_model: {name}"] * ("/" in name) + [f"license: {one}"] * bool(one) + ["---", ""]
     loss = [line["loss"] for line in metrics["train"] if line["loss"] is not None]
     before, after = metrics["eval_before"], metrics["eval_after"]
     results = [f"| {k} | {before[k]:.4g} | {after[k]:.4g} |" for k in after if k in before]
@@ -155,7 +158,7 @@ def card(job: Job, base: dict[str, Any], metrics: dict[str, Any], versions: dict
         "",
         f"{name} after {METHODS[job.kind]}: {metrics['steps']} steps, "
         + (f"training loss {loss[0]:.4f} to {loss[-1]:.4f}." if loss else "no loss was logged."),
-        f"Base: digest `{base['digest']}`, license {license_ or 'not known; look it up before publishing'}.",
+        f"Base: digest `{base['digest']}`.",
         "",
         "```python",
         *EXAMPLES.get(job.kind, EXAMPLE),
@@ -173,6 +176,15 @@ def card(job: Job, base: dict[str, Any], metrics: dict[str, Any], versions: dict
             else []
         ),
         *_lineage(job),
+        "## Licences",
+        "",
+        "| the model comes from | licence |",
+        "| --- | --- |",
+        *(
+            f"| {what} | {stated or 'not stated; look it up before publishing'} |"
+            for what, stated in terms.items()
+        ),
+        "",
         "## Settings",
         "",
         "```json",
@@ -190,12 +202,23 @@ def _lineage(job: Job) -> list[str]:
     said: list[str] = []
     for receipt in job.data_receipts:
         for name, value in receipt.items():
-            if value:
+            if value and name not in ("license", "licenses"):
                 each = value if isinstance(value, list) else [value]
                 said.append(f"- {name.replace('_', ' ')}: " + "; ".join(map(str, each)))
     if isinstance(job, RLHFJob):
         said += [f"- reward: `{json.dumps(job.reward, ensure_ascii=False, sort_keys=True)}`"]
     return ["## Where its data come from", "", *said, ""] if said else []
+
+
+def licences(job: Job) -> dict[str, str | None]:
+    """Whatever has gone into the model, in this stage and before -> its licence as stated; None: nobody said."""
+    base = job.base_receipt
+    found = dict(base.get("licenses") or {str(base.get("name") or job.base.name): base.get("license")})
+    for receipt in job.data_receipts:
+        if "source" in receipt:
+            found[f"rows of {receipt['source']}"] = receipt.get("license")
+        found |= receipt.get("licenses", {})
+    return found
 
 
 def _listed(counts: dict[str, int]) -> str:

@@ -52,7 +52,8 @@ class _Job(Strict):
     base: Path
     """Folder of the model training starts from: config, safetensors, tokenizer."""
     base_receipt: dict[str, Any] = Field(default={})
-    """What the base is; `digest`, `name`, `license` and `revision` are used where present."""
+    """What the base is; `digest`, `name`, `license` and `revision` are used where present, and `licenses` of all that
+    went into it."""
     train: Data
     eval: Data | None = None
     """Held-out rows, scored before and after."""

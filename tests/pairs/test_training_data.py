@@ -121,6 +121,8 @@ def test_a_limit_draws_by_prompt_id_and_not_by_place(tmp_path: Path):
         drawn.append({row["prompt"][0]["content"] for row in read(tmp_path / str(number))})
     assert drawn[0] == drawn[1] and len(drawn[0]) == 10
     assert drawn[0] != {row["prompt"] for row in every[:10]}
+    receipt = json.loads((tmp_path / "0" / "receipt.json").read_text())
+    assert receipt["train"] == {"read": 40, "dropped": {"not_drawn": 30}, "filters": {}, "rows": 10}
 
 
 def test_an_empty_system_turn_is_put_first_where_there_is_none(tmp_path: Path):

@@ -34,7 +34,10 @@ def read(job: dict[str, Any], name: str) -> Any:
 
 def test_a_dpo_job_gives_a_model_folder_that_says_where_it_came_from(job: Callable[..., Any], tmp_path: Path):
     asked = job(
-        settings={"lora": LORA}, recipe="name: tiny\n", base_receipt={"name": "me/tiny", "license": "mit"}
+        settings={"lora": LORA},
+        recipe="name: tiny\n",
+        base_receipt={"name": "me/tiny", "license": "mit"},
+        data_receipts=[{"source": "me/pairs", "license": "cc-by-nc-4.0"}],
     )
     process = start(asked, tmp_path)
     out, errors = process.communicate(timeout=100)
@@ -53,7 +56,13 @@ def test_a_dpo_job_gives_a_model_folder_that_says_where_it_came_from(job: Callab
     assert (folder / "recipe.yaml").read_text() == "name: tiny\n"
     assert (folder / "adapter" / "adapter_model.safetensors").is_file()
     assert "im_start" in (folder / "chat_template.jinja").read_text()
-    assert "license: mit" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert (
+        "license: other" in card
+        and "| me/tiny | mit |" in card
+        and "| rows of me/pairs | cc-by-nc-4.0 |" in card
+    )
+    assert model["licenses"] == {"me/tiny": "mit", "rows of me/pairs": "cc-by-nc-4.0"}
     assert not Path(asked["out"] + ".partial").exists()
 
     began = time.monotonic()
