@@ -6,7 +6,7 @@ UV := uv==0.13.9
 AXE := 4.14.1
 
 .PHONY: quickstart test test-long test-vllm bench-pipeline bench-memory bench-kills bench-peers bench-judges bench-trainer
-.PHONY: bench-decontaminate docs screenshots axe lint format lock clean
+.PHONY: bench-decontaminate bench-imports docs screenshots axe lint format lock clean
 
 quickstart: $(READY)
 	$(BIN)/zephyr run recipes/quickstart.yaml
@@ -53,6 +53,10 @@ bench-trainer: $(READY)
 # Prompts of benchmarks and near copies among 200 000 synthetic prompts; under a minute
 bench-decontaminate: $(READY)
 	$(BIN)/python -m benchmarks.decontaminate --prompts $(or $(PROMPTS),200000)
+
+# A dataset of UltraFeedback's size imported, paired and audited; some minutes. A tenth of it: make bench-imports ROWS=6400
+bench-imports: $(READY)
+	$(BIN)/python -m benchmarks.imports --rows $(or $(ROWS),63967)
 
 # Commands, options, recipes, code and links in README.md and docs/. Field tables: python docs/fields.py
 docs: $(READY)
