@@ -266,4 +266,8 @@ def _adapter(
         if stage == "dpo" and own.pop("dropout", 0):
             found.renamed.pop(mark + "lora_dropout")
             found.dropped[mark + "lora_dropout"] = "DPO compares policy and reference without noise"
+        four = take("load_in_4bit", f"training.{stage}.lora.quantize")
+        kind = take("bnb_4bit_quant_type", f"training.{stage}.lora.quantize") if four else None
+        if four:
+            own["quantize"] = kind or "nf4"  # TRL's and the handbook's
         settings |= {"lora": own, "dtype": "bfloat16"}

@@ -68,8 +68,11 @@ DROPPED = {
         _MACHINE,
     ),
     **dict.fromkeys(
-        ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_use_double_quant"),
-        "the base is not quantized; its weights are bfloat16 under an adapter",
+        ("load_in_8bit", "use_bnb_nested_quant", "bnb_4bit_use_double_quant"),
+        "a base is held in bfloat16 or, under an adapter, in nf4 without a second quantization",
+    ),
+    **dict.fromkeys(
+        ("load_in_4bit", "bnb_4bit_quant_type"), "only the base under an adapter is held in 4 bits, and only if asked"
     ),
     **dict.fromkeys(("dataset_kwargs", "auto_insert_empty_system_msg"), "set empty_system where it is wanted"),
     **dict.fromkeys(("val_set_size", "test_split_size"), "a held-out split is named, not drawn from training rows"),

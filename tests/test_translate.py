@@ -135,10 +135,14 @@ def test_what_is_printed_is_a_recipe(tmp_path: Path):
 def test_qlora_comes_with_its_adapter_and_without_what_would_do_nothing(tmp_path: Path):
     found = translate([write(tmp_path, "one", HANDBOOK_DPO | QLORA)])
     dpo = found.fields["training"]["dpo"]
-    assert dpo["lora"] == {"r": 128, "alpha": 128, "target": ["q_proj", "v_proj"]}
+    assert dpo["lora"] == {"r": 128, "alpha": 128, "target": ["q_proj", "v_proj"], "quantize": "nf4"}
     assert (dpo["dtype"], dpo["optimizer"]) == ("bfloat16", "paged_adamw")
     assert "noise" in found.dropped["lora_dropout"]
-    assert "not quantized" in found.dropped["load_in_4bit"]
+    assert found.renamed["load_in_4bit"] == "training.dpo.lora.quantize"
+    whole = translate([write(tmp_path, "two", HANDBOOK_DPO | {"load_in_4bit": False})])
+    assert "only the base under an adapter" in whole.dropped["load_in_4bit"]
+    with pytest.raises(RecipeError, match="quantize"):
+        translate([write(tmp_path, "three", HANDBOOK_DPO | QLORA | {"bnb_4bit_quant_type": "fp4"})])
 
 
 def test_axolotls_names_and_what_has_no_equal(tmp_path: Path):
@@ -151,7 +155,7 @@ def test_axolotls_names_and_what_has_no_equal(tmp_path: Path):
         2,
         4096,
     )
-    assert dpo["lora"] == {"r": 64, "alpha": 32, "target": "all-linear"}
+    assert dpo["lora"] == {"r": 64, "alpha": 32, "target": "all-linear", "quantize": "nf4"}
     assert "'one_cycle' is none of constant, cosine, linear" in found.dropped["lr_scheduler"]
     assert "share of all steps" in found.dropped["warmup_steps"]
     assert "'chatml' is a name of its own" in found.dropped["chat_template"]

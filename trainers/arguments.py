@@ -77,12 +77,13 @@ def compute(settings: Training) -> str:
     return "bfloat16" if torch.cuda.is_available() else "float32"
 
 
-def load_model(base: Path, settings: Training) -> Any:
+def load_model(base: Path, settings: Training, **how: Any) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
+    kind = getattr(torch, settings.dtype)
     return AutoModelForCausalLM.from_pretrained(
-        base, dtype=getattr(torch, settings.dtype), attn_implementation="sdpa", local_files_only=True
+        base, dtype=kind, attn_implementation="sdpa", local_files_only=True, **how
     )
 
 

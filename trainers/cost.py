@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from records.base import Strict
 from trainers.job import DPOJob, Job, RewardJob, RLHFJob
+from trainers.quantized import BYTES, quantizes
 
 GB = 1e9
 PEAKS = {
@@ -106,6 +107,9 @@ def estimate(job: Job, rows: Any, devices: int, compute: str) -> Cost:
 
     gpu = torch.cuda.is_available()
     fixed = _fixed(settings, parameters, trained)
+    if quantizes(settings):  # all linear layers but the head
+        inside = products - (head.weight.numel() if head in shapes else 0)
+        fixed["weights"] -= inside * (2 if settings.dtype == "bfloat16" else 4) / GB - inside * BYTES / GB
     fixed["overhead"] = OVERHEAD_GB["cuda" if gpu else "cpu"]
     if gpu:
         fixed["logits"] = 4096 * min(32768, config.vocab_size) * 4 * 2 / GB

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from trainers.export import to_gguf
 from trainers.job import Job, RLHFJob, base_digest, digest_of_weights, seed_of, sha256
+from trainers.quantized import merged
 
 METHODS = {
     "pretrain": "pretraining on text",
@@ -59,7 +60,7 @@ def write_folder(job: Job, key: str, model: Any, tokenizer: Any, metrics: dict[s
         model.save_pretrained(made / "adapter")
         _name_the_base(made / "adapter" / "adapter_config.json", job)
         _leave_out_values(made / "adapter")
-        model = model.merge_and_unload()
+        model = merged(model, job.base, made / "adapter", job.settings)
     if hasattr(model, "value_head"):
         del model.value_head  # PPO's, of no use to who asks the model
     model.config.use_cache = True

@@ -45,6 +45,11 @@ def check_settings(settings: Training, devices: int = 1) -> None:
         raise BadInput(
             f"win_rate with {devices} devices: answers are sampled in one process; leave win_rate out, or train on one"
         )
+    if settings.lora and settings.lora.quantize and find_spec("bitsandbytes") is None:
+        raise BadInput(
+            f"lora.quantize={settings.lora.quantize!r} needs bitsandbytes: `pip install bitsandbytes`, or leave it out "
+            "and hold the base in bfloat16"
+        )
     if (share := moved_share(settings)) < 0.9:
         raise BadInput(
             f"dtype='bfloat16' with learning_rate={settings.learning_rate:g} and "

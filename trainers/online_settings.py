@@ -92,6 +92,8 @@ class RLHFSettings(Training):
             raise ValueError(
                 f"lora.dropout={self.lora.dropout} would make sampling and training differ; set it to 0"
             )
+        if self.lora and self.lora.quantize:
+            raise ValueError(f"lora.quantize={self.lora.quantize!r} is for SFT and DPO; leave it out")
         if self.group_by_length:
             raise ValueError("group_by_length=True: answers to a prompt stay together; set it to false")
         return self

@@ -49,6 +49,9 @@ class LoRA(Strict):
     """Module names. Handbook: the seven projections of a block, which are all linear layers but the head."""
     last_layers: int | None = Field(default=None, ge=1)
     """Only the last n blocks get adapters, and the backward pass ends there. None: all of them."""
+    quantize: Literal["nf4"] | None = None
+    """nf4 holds the frozen weights in 4 bits while an adapter of SFT or DPO is trained (QLoRA), a quarter of bfloat16's
+    memory; needs bitsandbytes. The adapter is merged into the weights as they were. Handbook: nf4. None: `dtype`."""
 
     @model_validator(mode="after")
     def _the_head_is_not_adapted(self) -> Self:
@@ -201,6 +204,12 @@ class RewardSettings(Training):
     0: they must only be in order."""
     center: float = Field(default=0.01, ge=0)
     """Weight of the squared sum of a pair's rewards, which keeps them around 0 (arXiv 2312.09244, equation 2: 0.01)."""
+
+    @model_validator(mode="after")
+    def _whole_weights(self) -> Self:
+        if self.lora and self.lora.quantize:
+            raise ValueError(f"lora.quantize={self.lora.quantize!r} is for SFT and DPO; leave it out")
+        return self
 
 
 class DPOSettings(Training):

@@ -17,6 +17,7 @@ from trainers.folder import write_folder
 from trainers.guards import check_base, check_length, check_reference
 from trainers.job import DPOJob, Job, SFTJob, base_digest, seed_of
 from trainers.online import online_trainer
+from trainers.quantized import held, load_trained
 from trainers.reference import References
 from trainers.reward import reward_trainer
 from trainers.rewards import asked_at, ends_of, given_by
@@ -95,8 +96,8 @@ def _trainer(job: Job, tokenizer: Any, train: Any, held_out: Any) -> Any:
             return reward_trainer(job.settings, load_scorer(job.base, job.settings, seed), *rest)
         case "dpo":
             store = job.references or work / "reference"
-            references = References(store, base_digest(job), job.settings.dtype, compute(job.settings))
-            return dpo_trainer(job.settings, load_model(job.base, job.settings), *rest, references)
+            references = References(store, base_digest(job), held(job.settings), compute(job.settings))
+            return dpo_trainer(job.settings, load_trained(job.base, job.settings), *rest, references)
         case "rlhf":
             model = load_model(job.base, job.settings)
             reward: Any = given_by(job.reward_model, job.settings.micro_batch) if job.reward_model else None
@@ -104,7 +105,7 @@ def _trainer(job: Job, tokenizer: Any, train: Any, held_out: Any) -> Any:
                 reward = asked_at(job.socket, ends_of(model, tokenizer))
             return online_trainer(job.settings, model, tokenizer, train, *rest[3:], reward)
         case "sft" | "pretrain":
-            return sft_trainer(job.settings, load_model(job.base, job.settings), *rest)
+            return sft_trainer(job.settings, load_trained(job.base, job.settings), *rest)
 
 
 def _looks(job: Job, trainer: Any, tokenizer: Any) -> Looks | None:
