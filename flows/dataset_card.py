@@ -1,13 +1,10 @@
 """What a dataset's card says of the run that made it. Addresses, keys and folders of this machine are not in it."""
 
-import re
 from collections.abc import Sequence
-from pathlib import PurePath
 from typing import Any
 
-import yaml
-
 from flows.recipe import Recipe
+from flows.shareable import plain, shareable
 from judges.minimum import JudgeMinimum, read_card
 from pairs.card import Card, CardModel, FunnelStep
 from pairs.cleaning import cleaned
@@ -16,8 +13,6 @@ from records.schema import Dropped
 from serving.settings import Imported
 
 UNSTATED = "licence not stated"
-PRIVATE = {"env", "key_env", "python"}
-"""Fields that say something of the machine alone."""
 
 
 def card_of(
@@ -85,7 +80,7 @@ def lineage(recipe: Recipe) -> dict[str, Any]:
         "judges": [f"{name}: {model}" for name, model in judges.items()],
         "pairs": recipe.pairs.policy,
     }
-    return _plain(found)
+    return plain(found)
 
 
 def shown_by(minimum: JudgeMinimum) -> dict[str, str]:
@@ -98,24 +93,3 @@ def shown_by(minimum: JudgeMinimum) -> dict[str, str]:
     return {"labels of people": card.gold.name} | {
         name: str(value) for name, value in figures.items() if value
     }
-
-
-def shareable(recipe: Recipe) -> str:
-    """The recipe's YAML for others: addresses and what names this machine are left out, paths keep their last part."""
-    return yaml.safe_dump(
-        _plain(recipe.model_dump(mode="json", exclude_none=True)), sort_keys=False, width=110
-    )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {
-            key: _plain(inner) for key, inner in value.items() if key not in PRIVATE and inner not in ({}, [])
-        }
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, str) and re.match(r"[a-z0-9+]+://", value):
-        return "…"
-    if isinstance(value, str) and re.match(r"(/|~|[A-Za-z]:\\)", value):
-        return PurePath(value).name
-    return value

@@ -9,9 +9,9 @@ from pydantic import TypeAdapter
 
 from flows.dataset_card import lineage
 from flows.inputs import gather_prompts
-from flows.licences import licences
 from flows.recipe import Pretraining, RecipeError
 from flows.run import Run
+from flows.shareable import licences, shareable, shown
 from pairs.training_data import DATA, TrainingData, prepare
 from prompts.chat import chat_template
 from records.schema import Prompt
@@ -51,9 +51,9 @@ def job_of(run: Run, kind: Kind, stage: str | None = None, reward: dict[str, Any
         settings = settings.model_copy(update={"template": chat_template(settings.template_name)})
     served = recipe.models.get(plan.base)
     name, revision = (served.model, served.revision) if served else (plan.base, plan.revision)
-    base, receipt = None, {"name": name, "revision": revision}
+    base, receipt = None, {"name": shown(name), "revision": revision}
     if served is not None and served.weights:
-        receipt = {"name": name, "digest": served.weights}
+        receipt = {"name": shown(name), "digest": served.weights}
     if before := next((each for each in BEFORE[kind] if getattr(plan, each) is not None), None):
         base = run.model_folder(before)
         if not (base / "model.json").exists():
@@ -74,7 +74,7 @@ def job_of(run: Run, kind: Kind, stage: str | None = None, reward: dict[str, Any
         "data_receipts": receipts,
         "out": run.model_folder(stage or kind),
         "seed": recipe.seed,
-        "recipe": (run.folder / "recipe.yaml").read_text() if (run.folder / "recipe.yaml").exists() else "",
+        "recipe": shareable(recipe),
     }
     if plan.gguf is not None and kind not in ("pretrain", "reward"):
         fields |= {"gguf": resolve_gguf(name, revision).path, "gguf_type": plan.gguf}
@@ -111,7 +111,8 @@ def _data(run: Run, kind: Kind) -> tuple[Data, Data | None, tuple[dict[str, Any]
         return Data(files=(write_prompts(run, prompts, "rlhf"),)), None, (told,)
     if (source := published(run, kind)) is not None:
         folder = run.training_data(DATA[kind])
-        receipt = prepare(source, DATA[kind], folder) | {"license": source.license}
+        receipt = prepare(source, DATA[kind], folder)
+        receipt |= {"source": shown(source.label), "license": source.license}
         of = {split: folder / f"{split}.parquet" for split in ("train", "test")}
     else:
         digest = run.read_json("summary.json").get("dataset", {}).get("digest")

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from flows.answers import stages_of
-from flows.licences import licences
 from flows.plan import plan, plan_text
 from flows.recipe import Recipe, load_recipe
 from flows.run import Run
+from flows.shareable import licences
 from trainers.settings import DPOSettings, SFTSettings
 
 ROOT = Path(__file__).parent.parent

@@ -55,6 +55,24 @@ def test_a_stage_starts_from_the_model_of_the_one_before(tmp_path: Path, tiny: P
     assert job_of(run, "reward").train.files[0].name == "train_prefs.parquet"
 
 
+def test_what_goes_into_a_models_folder_names_no_place_and_no_address(tmp_path: Path, tiny: Path):
+    run = run_of(tmp_path, tiny, {"license": "mit", "sft": {}, "dpo": {}})
+    plain = run.recipe.model_dump(mode="json")
+    plain["models"]["judge"] = {
+        "kind": "endpoint", "model": "m", "base_url": "http://10.0.0.1/v1", "key_env": "SECRET", "license": "own"
+    }  # fmt: skip
+    plain["judge"] = {"kind": "rating", "model": "judge"}
+    run = Run.at(Recipe.model_validate(plain), tmp_path)
+    finish(run, "sft")
+    for stage in ("sft", "dpo"):
+        job = job_of(run, stage)
+        told = [job.recipe, json.dumps(job.base_receipt), json.dumps(job.data_receipts)]
+        assert not [text for text in told if str(tmp_path) in text or str(tiny.parent) in text]
+        assert "10.0.0.1" not in job.recipe and "SECRET" not in job.recipe
+        assert job.data_receipts[0]["licenses"]["answers and verdicts of m"] == "own"
+    assert job_of(run, "sft").base_receipt["license"] == "mit"
+
+
 def test_without_the_earlier_stages_a_stage_starts_from_the_base(tmp_path: Path, tiny: Path):
     assert job_of(run_of(tmp_path, tiny, {"reward": {"margin": 1}}), "reward").base == tiny
 
