@@ -14,6 +14,7 @@ not in the folder.
 """
 
 import ctypes
+import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from typing import Any
 
 from pairs.best_of_n import SftRow
 from pairs.card import Card, render_card
+from pairs.croissant import croissant
 from pairs.rows import COLUMNS, VIEWS, Row, gen_row, pair_row, sft_row, trl_row
 from pairs.splits import SPLITS, Split
 from pairs.texts import dicts
@@ -102,6 +104,10 @@ def write_dataset(
             raise ValueError("a dataset of 0 pairs, 0 SFT rows and 0 prompts; wanted at least one row")
         receipt = DatasetReceipt(path=str(out), digest=digest(digests), rows=rows)
         (part / "README.md").write_text(render_card(card, receipt.digest, rows, files), encoding="utf-8")
+        known = croissant(card, receipt.digest, files, {"default": COLUMNS, **VIEWS}, part)
+        (part / "croissant.json").write_text(
+            json.dumps(known, indent=1, ensure_ascii=False), encoding="utf-8"
+        )
         _replace(part, out)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)

@@ -113,7 +113,7 @@ def test_the_same_rows_are_the_same_bytes_in_any_order_and_at_any_cost(tmp_path:
     second = write(tmp_path / "b", (backwards, {split: rows[::-1] for split, rows in sft.items()}, prompts))
     assert first.digest == second.digest
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
-    assert len(files) == 13
+    assert len(files) == 14
     assert all((tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes() for file in files)
     changed = [p.model_copy(update={"score_chosen": 4.5}) for p in pairs["train"]]
     assert write(tmp_path / "c", ({"train": changed}, sft, prompts)).digest != first.digest
