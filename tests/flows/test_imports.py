@@ -158,6 +158,23 @@ async def test_a_model_and_a_judge_that_are_added_are_all_that_is_asked(tmp_path
     assert by_judge[4] == {"published": "missing", "rating": "ok"}
 
 
+async def test_a_part_is_judged_again_and_the_rest_later_costs_only_the_rest(tmp_path: Path):
+    rows = [clean(i) for i in range(8)]
+    found = import_dataset(str(write(tmp_path / "uf.jsonl", rows)), "uf", tmp_path)
+    fields = yaml.safe_load(Path(found["recipe"]).read_text())
+    with fake_model(answer) as fake:
+        fields["models"]["fake"] = {
+            "kind": "endpoint", "model": "fake", "base_url": fake.url, "dialect": "vllm"
+        }  # fmt: skip
+        fields["judge"] = {"kind": "rating", "model": "fake", "aspects": ["quality"]}
+        again = tmp_path / "again.yaml"
+        again.write_text(yaml.safe_dump(fields))
+        summary = await judge_responses(load_recipe(again, ["prompts.0.limit=3"]), tmp_path)
+        assert summary["stages"]["judge"]["answers"] == len(fake.asked) == 3 * 4
+        await judge_responses(load_recipe(again), tmp_path)
+        assert len(fake.asked) == 8 * 4 and all(is_judging(body) for body in fake.asked)
+
+
 def test_a_binarized_dataset_keeps_its_splits_scores_and_scale(tmp_path: Path):
     folder = tmp_path / "binarized"
     folder.mkdir()
