@@ -1,15 +1,19 @@
 """Figures of the suites: what is left out, what counts as the worst, and what length and style do to a win rate."""
 
+import math
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows.suites import compared, ifeval, mt_bench
-from flows.suites.regression import length_controlled, style_controlled
+from flows.suites.regression import calibration, length_controlled, style_controlled
 from flows.suites.result import Answered, average, gain
 from flows.suites.settings import AlpacaEval, MTBench
+from flows.suites.table import benchmark_lines
 from judges.pairwise import Pairwise
+from prompts.load import PromptError
 from prompts.questions import Known, Question
 from records.schema import Completion, Judgement, Message, Prompt
 from tests.judges.examples import model, said
@@ -96,8 +100,6 @@ async def test_a_judge_that_always_takes_the_first_gives_nobody_a_win():
 
 def planted(theta: float, phi: float, n: int, shift: float) -> tuple[list[float], list[int], list[int]]:
     """A judge that likes length: chances to win, our lengths and the baseline's."""
-    import math
-
     dice = random.Random(1)
     baseline = [dice.randint(500, 2500) for _ in range(n)]
     ours = [max(10, int(b + shift + dice.gauss(0, 700))) for b in baseline]
@@ -168,3 +170,45 @@ def test_the_second_turn_holds_the_first_answer_and_a_reference_for_both():
     )
     [case] = mt_bench.to_judge(suite, [answered(question, score=1)])
     assert case.member.prompt == "judges/graded_reference"  # type: ignore[union-attr]
+
+
+def test_with_calibration_a_short_loser_is_not_lifted(tmp_path: Path):
+    """All answers are far shorter than the baseline's; what length does, only the calibration says."""
+    dice = random.Random(3)
+    hard = [dice.gauss(0, 1) for _ in range(300)]
+
+    def chance_of(theta: float, gap: float, difficulty: float) -> float:
+        return 1 / (1 + math.exp(-theta + 1.0 * math.tanh(gap) - 0.5 * difficulty))
+
+    gamed = [(i, d, gap, chance_of(0, gap, d)) for i, d in enumerate(hard) for gap in (-0.8, 0.9)]
+    file = tmp_path / "df_gamed.csv"
+    head = "index,instruction_difficulty,std_delta_len,preference,model\n"
+    file.write_text(head + "".join(f"{i},{d},{gap},{1 + p},gamed\n" for i, d, gap, p in gamed))
+    known = calibration(str(file))
+    assert len(known.rows) == 600 and all(0 <= preferred <= 1 for *_, preferred in known.rows)
+
+    baseline = [dice.randint(1500, 2500) for _ in hard]
+    ours = [dice.randint(100, 400) for _ in hard]
+    wins = [chance_of(-3.0, 3.0 + dice.gauss(0, 0.3), d) for d in hard]
+    without = length_controlled(wins, ours, baseline)
+    controlled = length_controlled(wins, ours, baseline, list(range(300)), known)
+    assert without is not None and controlled is not None
+    truth = sum(chance_of(-3.0, 0.0, d) for d in hard) / 300
+    assert controlled.value == pytest.approx(truth, abs=0.02)
+    assert abs(controlled.value - truth) < abs(without.value - truth)
+    with pytest.raises(PromptError, match="line 2: wanted numbers as index"):
+        file.write_text("index,preference\n0,1\n")
+        calibration(str(file))
+
+
+def test_figures_are_read_with_what_they_leave_out():
+    questions = asked(3)
+    first = [answered(q, score=6.0 + i) for i, q in enumerate(questions)]
+    second = [answered(q, score=8.0) for q in questions[:2]] + [
+        answered(questions[2], status="refused"),
+    ]
+    suite = mt_bench.result(questions, {"base": first, "dpo": second}).model_dump(mode="json")
+    head, mean, *_ = lines = benchmark_lines({"suites": {"mt-bench": suite}})
+    assert head.split("  ")[0] == "mt-bench, 3 questions" and head.split()[-3:] == ["dpo", "-", "base"]
+    assert mean.split()[:2] == ["mean", "7.00"] and "+1.50 [" in mean
+    assert "dpo, of 3 answers: 1 judgements left out: refused" in lines[-1]
