@@ -211,7 +211,7 @@ async def measure(layout: Layout, chat: Chat, chains: Chains, folder: Path) -> N
     def in_turn(key: str) -> AbstractAsyncContextManager[None]:
         return chains.of(layout.prompts[int(key)])
 
-    await follow(stage.open(0), map(arriving, layout.chains), step, lambda *_: None, in_turn)
+    await follow(stage.open(0), map(arriving, layout.chains), step, lambda *_, **__: None, in_turn)
 
 
 def unique(sequences: Sequence[Sequence[Any]]) -> int:
