@@ -9,6 +9,7 @@ import pytest
 
 from flows.recipe import Recipe, RecipeError
 from flows.suites.flow import benchmark
+from flows.suites.plan import suite_lines
 from prompts.load import PromptError
 from serving.errors import WrongModel
 from tests.fake_model import Answer, Body, fake_model
@@ -209,3 +210,17 @@ def test_a_judge_that_is_no_model_of_the_recipe_is_refused(tmp_path: Path):
         ValueError, match=r"benchmark\.suites\.mt-bench\.judge\.model: 'gpt-4' is not in models"
     ):
         recipe("http://127.0.0.1:1/v1", suites)
+
+
+def test_the_plan_counts_answers_and_judgements_and_misses_a_file_before_the_run(tmp_path: Path):
+    suites = written(tmp_path)
+    lines = suite_lines(recipe("http://127.0.0.1:1/v1", suites))
+    assert lines == [
+        "mt-bench: 6 answers by 2 models, 12 requests to judge",
+        "alpaca-eval: 6 answers by 2 models, 24 requests to judge",
+        "arena-hard: 4 answers by 2 models, 16 requests to judge",
+        "ifeval: 2 answers by 2 models, nothing to a judge",
+    ]
+    suites["mt-bench"]["questions"] = "nowhere.jsonl"
+    with pytest.raises(PromptError, match=r"no file 'nowhere\.jsonl'"):
+        suite_lines(recipe("http://127.0.0.1:1/v1", suites))
