@@ -5,18 +5,22 @@ READY := .venv/.ready
 UV := uv==0.13.9
 AXE := 4.14.1
 
-.PHONY: quickstart test test-long test-vllm bench-pipeline bench-memory bench-kills bench-peers bench-judges bench-trainer
+.PHONY: quickstart test test-long test-deployments test-vllm bench-pipeline bench-memory bench-kills bench-peers bench-judges bench-trainer
 .PHONY: bench-decontaminate bench-imports docs screenshots axe lint format lock clean
 
 quickstart: $(READY)
 	$(BIN)/zephyr run recipes/quickstart.yaml
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not vllm and not long" --durations=10
+	$(BIN)/python -m pytest -m "not vllm and not long and not deployments" --durations=10
 
 # Whole recipes beside the quickstart's, benchmarks at a small size, a run that is killed; some minutes
 test-long: $(READY)
 	$(BIN)/python -m pytest -m long --durations=10
+
+# Prefect servers on SQLite and PostgreSQL, their workers, and runs of deployments that are killed and cancelled; ten minutes
+test-deployments: $(READY)
+	$(BIN)/python -m pytest -m deployments --durations=10
 
 # A real vLLM from its own environment: make test-vllm ZEPHYR_VLLM_PYTHON=/path/to/venv/bin/python
 test-vllm: $(READY)

@@ -98,7 +98,9 @@ def stages_of(
     known = identities or {}
     stages = [run.completions_stage(sampler, known.get(sampler.name)) for sampler in samplers]
     some = run.recipe.samplers_per_prompt is not None and samplers == run.recipe.samplers
-    drawn = run.recipe.draw_samplers() if some else None  # where all answer, receipts alone say what is finished
+    drawn = (
+        run.recipe.draw_samplers() if some else None
+    )  # where all answer, receipts alone say what is finished
     every = [stage.fingerprint for stage in stages]
     shared = {m.name: run.judgements_stage(m, every) for m in members if m.scope == "prompt"}
     return [

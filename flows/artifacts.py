@@ -95,6 +95,16 @@ async def publish_summary(facts: Facts) -> None:
     )
 
 
+async def publish_garbage(found: dict[str, Any]) -> None:
+    """What can go, or has gone, see `flows.garbage`."""
+    lines = [f"| {each['path']} | {each['why']} | {each['bytes']:,} |" for each in found["found"]]
+    table = ["| path | why | bytes |", "|---|---|---|", *lines]
+    done = "Removed" if found["deleted"] else "Can go"
+    await acreate_markdown_artifact(
+        key="garbage", markdown="\n".join(table), description=f"{done}: {found['bytes']:,} bytes"
+    )
+
+
 def summary_markdown(content: dict[str, Any]) -> str:
     lines = [
         f"# {content['recipe']}",

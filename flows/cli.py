@@ -8,6 +8,7 @@ import typer
 
 from flows.commands.data import data
 from flows.commands.judges import judges
+from flows.commands.machines import machines
 from flows.commands.stages import stages
 from flows.commands.training import training
 
@@ -17,7 +18,7 @@ app = typer.Typer(
     add_completion=False,
     help="AI-feedback preference training: prompts, completions, judgements, pairs, SFT, DPO, evaluation.",
 )
-for commands in (stages, training, judges, data):
+for commands in (stages, training, judges, data, machines):
     app.add_typer(commands.app)
 
 

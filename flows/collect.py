@@ -11,11 +11,13 @@ from typing import Any
 from flows.answers import Answers, stages_of
 from flows.artifacts import progress_artifact
 from flows.conduct import Conductor
+from flows.events import tell
 from flows.failures import check_budget, check_failed, check_read
 from flows.inputs import Prompts
 from flows.run import Run
 from records.store import Receipt
 from serving.engine import Engine
+from serving.purse import BudgetSpent
 from serving.settings import Sampler
 
 
@@ -65,7 +67,11 @@ async def answer_and_judge(
     async with progress_artifact():
         await conductor.conduct()
     judged_too = [receipt for member in members for receipt in judge_receipts(results, member.name)]
-    check_budget(engine, [receipt for own in results for receipt in own.receipts.values()] + judged_too)
+    try:
+        check_budget(engine, [receipt for own in results for receipt in own.receipts.values()] + judged_too)
+    except BudgetSpent as error:
+        tell("budget.reached", run, message=str(error))
+        raise
     for own in results:
         check_failed(f"sampler {own.sampler.name}", own.receipts.values(), recipe.max_failed)
     for member in members:

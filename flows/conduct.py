@@ -4,13 +4,15 @@ What is finished is known from receipts alone; its files are compared with them 
 """
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from flows.answers import Answers, side_by_side
-from flows.failures import check_read
+from flows.events import tell
+from flows.failures import check_read, half_unread
 from flows.inputs import Prompts
 from flows.progress import display
 from flows.readings import Readings
@@ -23,6 +25,8 @@ from records.ids import fingerprint
 from records.schema import Completion, Prompt
 from records.store import Receipt, Row, Stage
 from serving.engine import Engine
+
+log = logging.getLogger(__name__)
 
 GENERATE, JUDGE = 1, 0
 """Priorities at a model: open rows are finished before new ones are begun."""
@@ -61,6 +65,9 @@ class Conductor:
     ) -> None:
         """`again`: statuses that are judged anew. `shards`: those to go through. `plain`: without Prefect."""
         self._generate_shard, self._judge_shard = generate_shard, judge_shard
+        self._plain = plain
+        self._failing: set[str] = set()
+        """Judges of which it was told that many of their verdicts are none."""
         if plain:
             self._generate_shard = self._judge_shard = run_shard
         self.run, self.prompts, self.engine, self.results, self.again = run, prompts, engine, results, again
@@ -150,7 +157,9 @@ class Conductor:
 
     def _is_judged(self, case: Case) -> bool:
         """Whether a judge's shard is finished; it is then taken over."""
-        if not all(case.index in own.receipts for own in case.whose) or not (of := self._made_from(case)):
+        if not all(case.index in own.receipts for own in case.whose) or not (
+            of := made_from(self.prompts, case)
+        ):
             return False
         receipt = case.stage.finished(case.index, of=of)
         if receipt is None or set(self.again) & {*receipt.statuses, *receipt.dropped}:
@@ -160,20 +169,20 @@ class Conductor:
         self._take(case, receipt)
         return True
 
-    def _made_from(self, case: Case) -> str:
-        """Digest of all that decides a judge's cases in one shard; empty where that is more than files."""
-        if any(own.uneven for own in case.whose):
-            return ""
-        answered = [(own.receipts[case.index].digest, own.sampler.n) for own in case.whose]
-        asked = [(aspect, case.member.question(aspect)) for aspect in case.member.aspects]
-        return fingerprint(self.prompts.receipts[case.index].digest, answered, asked)
-
     def _take(self, case: Case, receipt: Receipt) -> None:
         name = case.member.name
         for own in case.whose:
             own.judged.setdefault(name, {})[case.index] = receipt
-        self.verdicts[name].update(receipt.statuses)
-        check_read(name, self.verdicts[name], self.run.recipe.max_unjudged, self._expected[name])
+        statuses, most = self.verdicts[name], self.run.recipe.max_unjudged
+        statuses.update(receipt.statuses)
+        if (
+            name not in self._failing
+            and half_unread(statuses, most, self._expected[name])
+            and not self._plain
+        ):
+            self._failing.add(name)
+            tell("judge.failing", self.run, judge=name, statuses=dict(statuses), max_unjudged=most)
+        check_read(name, statuses, most, self._expected[name])
 
     async def _check_finished(self) -> None:
         for stage, receipt in self.finished:
@@ -212,6 +221,7 @@ class Conductor:
             tell = hand_on if at_once or several else None
             work = partial(answer, self.run, own, index, chunk, chat, step, tell, self.again)
             own.receipts[index] = await self._generate_shard(f"{name}-{index:05d}", work)
+            self._say("generate", name, own.receipts[index])
             del self._arriving[name, index]
             self._answered[name, index].set_result(None)
             await self._work.generated(own.sampler)
@@ -247,26 +257,45 @@ class Conductor:
             asks = self.engine.chat(member.asks, JUDGE)
             chat = self._readings.chat(member.name, member.asks, case.stage, asks)
 
-        async def made_from() -> str:
+        async def of_what() -> str:
             for own in whose:
                 if (answered := self._answered.get((own.sampler.name, index))) is not None:
                     await answered
-            return self._made_from(case)
+            return made_from(self.prompts, case)
 
         step = self._judged[member.name]
         name = whose[0].sampler.name if member.scope == "completion" else "all"
         chained = self._chained.get(member.name)
         work = partial(
-            judge, member, case.stage, index, chunk, answers, made_from, chat, step, self.again, chained
+            judge, member, case.stage, index, chunk, answers, of_what, chat, step, self.again, chained
         )
-        self._take(case, await self._judge_shard(f"{member.name}-{name}-{index:05d}", work))
+        receipt = await self._judge_shard(f"{member.name}-{name}-{index:05d}", work)
+        self._say("judge", f"{member.name} {name}", receipt)
+        self._take(case, receipt)
         await self._work.judged(member)
+
+    def _say(self, stage: str, who: str, receipt: Receipt) -> None:
+        """One line of the log for a shard; what is not an answer is counted by its reason."""
+        counts = ", ".join(f"{count} {what}" for what, count in (receipt.statuses | receipt.dropped).items())
+        log.info(
+            "%s: %s %s shard %05d: %d rows, %d answers, %d tokens; %s", self.run.recipe.name, stage, who,
+            receipt.index, receipt.rows, receipt.answers, receipt.usage.completion_tokens, counts or "all answered",
+        )  # fmt: skip
 
     def _wanted(self, own: Answers) -> int:
         """Answers of one sampler in these shards."""
         if own.uneven:
             return sum(own.wanted(prompt.id) for index in self.shards for prompt in self.prompts.shard(index))
         return own.sampler.n * sum(self.prompts.receipts[index].rows for index in self.shards)
+
+
+def made_from(prompts: Prompts, case: Case) -> str:
+    """Digest of all that decides a judge's cases in one shard; empty where that is more than files."""
+    if any(own.uneven for own in case.whose):
+        return ""
+    answered = [(own.receipts[case.index].digest, own.sampler.n) for own in case.whose]
+    asked = [(aspect, case.member.question(aspect)) for aspect in case.member.aspects]
+    return fingerprint(prompts.receipts[case.index].digest, answered, asked)
 
 
 def _there(completions: list[Completion]) -> Coming:

@@ -11,6 +11,7 @@ from typing import Any
 from flows.answers import Answers
 from flows.collect import answer_and_judge
 from flows.dataset import Judged, judged_prompts
+from flows.gpus import hold
 from flows.inputs import Prompts, models_of
 from flows.load import metered
 from flows.progress import display
@@ -71,7 +72,7 @@ async def cross_check(run: Run, other: Subject, prompts: Prompts, answers: list[
     """The other judge's view of every winner, in its own points. Asks it only for what it has not judged yet."""
     checking = Run(with_judge(run.recipe, other), run.folder, run.store)
     async with (
-        open_models(models_of(checking.recipe), run.servers, display().say) as engine,
+        open_models(models_of(checking.recipe), run.servers, display().say, hold=hold) as engine,
         metered(engine, run.folder, "check"),
     ):
         seen = await answer_and_judge(

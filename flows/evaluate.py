@@ -12,17 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
-
 from flows.artifacts import publish_summary
+from flows.children import run_child
 from flows.collect import answer_and_judge
 from flows.dataset import Judged, judged_prompts
 from flows.facts import Facts
+from flows.flow import Given, flow
+from flows.gpus import hold
 from flows.inputs import gather_prompts, models_of, store_prompts
 from flows.load import figures as load_figures
 from flows.load import metered
 from flows.progress import display
-from flows.recipe import Recipe, RecipeError
+from flows.recipe import RecipeError
 from flows.run import Run
 from flows.train import trained
 from judges.rules import RuleError, all_kept
@@ -144,7 +145,7 @@ def _kept(case: Judged) -> float | None:
 
 
 @flow(name="evaluate", flow_run_name="evaluate-{recipe.name}")
-async def evaluate(recipe: Recipe, out: Path | None = None, store: str | None = None) -> dict[str, Any]:
+async def evaluate(recipe: Given, out: Path | None = None, store: str | None = None) -> dict[str, Any]:
     """Models -> answers to held-out prompts -> judgements -> figures with intervals.
 
     Models are served one after the other and the judges last, so one GPU or one laptop is enough.
@@ -173,7 +174,9 @@ async def evaluate(recipe: Recipe, out: Path | None = None, store: str | None = 
             nonlocal asked
             chosen: tuple[Sampler, ...] = tuple(samplers[name] for name in names)
             async with (
-                open_models(models, run.servers, display().say, recipe.machine, run.purse()) as engine,
+                open_models(
+                    models, run.servers, display().say, recipe.machine, run.purse(), hold=hold
+                ) as engine,
                 metered(engine, run.folder, "evaluate", again=asked > 0),
             ):
                 answers = await answer_and_judge(
@@ -195,6 +198,19 @@ async def evaluate(recipe: Recipe, out: Path | None = None, store: str | None = 
         run.write("evaluation.json", json.dumps(_examples(cases), ensure_ascii=False, indent=1))
         await publish_summary(facts)
         return facts.content
+
+
+async def evaluate_at(run: Run, deployment: str | None) -> None:
+    """The evaluation here, or as a child run of a deployment whose machine sees the same folder."""
+    store = None if run.store == str(run.folder) else run.store
+    if deployment is None:
+        await evaluate(run.recipe, run.folder.parent, store)
+        return
+    parameters = {"recipe": run.recipe.model_dump(mode="json"), "out": str(run.folder.parent.absolute())}
+    tags = [f"run:{run.recipe.name}", f"as:{run.recipe.fingerprint[:12]}", "evaluate"]
+    await run_child(
+        deployment, parameters | {"store": store}, f"evaluate-{run.recipe.name}", tags, attempts=3
+    )
 
 
 def _examples(cases: dict[str, list[Judged]]) -> list[dict[str, Any]]:

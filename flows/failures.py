@@ -49,6 +49,12 @@ def check_budget(engine: Engine, receipts: Collection[Receipt]) -> None:
         )
 
 
+def half_unread(statuses: Mapping[str, int], max_unjudged: float, expected: int) -> bool:
+    """Whether half as many verdicts are none as would stop the run. `expected`: how many verdicts there will be."""
+    failed = sum(count for status, count in statuses.items() if status not in JUDGED)
+    return failed > max_unjudged * max(sum(statuses.values()), expected) / 2
+
+
 def check_read(judge: str, statuses: Mapping[str, int], max_unjudged: float, expected: int = 0) -> None:
     """Verdicts that are none, by status. `expected`: how many verdicts there will be.
 

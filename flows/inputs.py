@@ -23,7 +23,7 @@ from prompts.sources import read_prompts, short, state_of
 from records.arrow import plain_prompt, to_prompt
 from records.ids import digest, fingerprint
 from records.schema import Dropped, Prompt
-from records.store import GATHERED, Receipt, Row, Stage
+from records.store import GATHERED, Receipt, Row, Stage, StoreError
 from serving.settings import Adapter, Model
 
 
@@ -75,6 +75,23 @@ def gather_prompts(run: Run) -> tuple[Prompts, list[Dropped]]:
     found: dict[str, Any] = {"state": state, "shards": [receipt.digest for receipt in prompts.receipts]}
     stage.note(GATHERED, found | {"dropped": [drop.model_dump() for drop in dropped]})
     return prompts, dropped
+
+
+def stored_prompts(run: Run) -> Prompts:
+    """The prompts that another run of the recipe has sealed; their sources may be out of reach here.
+
+    Raises:
+        StoreError: they are not there.
+    """
+    stage = run.prompts_stage()
+    digests = (stage.note(GATHERED) or {"shards": []})["shards"]
+    receipts = [stage.receipt(index) for index in range(len(digests))]
+    if not digests or [receipt and receipt.digest for receipt in receipts] != digests:
+        raise StoreError(
+            f"{stage.folder} has no sealed prompts; `store`, or `out` without one, has to be a place that this machine "
+            "and the run that sent this range both see"
+        )
+    return Prompts(stage, [receipt for receipt in receipts if receipt])
 
 
 def each_prompt(recipe: Recipe, dropped: list[Dropped]) -> Iterator[Prompt]:

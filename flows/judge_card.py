@@ -16,12 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from prefect import flow, task
+from prefect import task
 
 from flows.conduct import JUDGE
 from flows.facts import versions
 from flows.failures import StageFailed
+from flows.flow import flow
 from flows.gold import Asked, ask, cost_of, judged_items, plan
+from flows.gpus import hold
 from flows.load import figures, metered
 from flows.progress import display
 from flows.readings import Readings
@@ -84,7 +86,7 @@ async def ask_all(subject: Subject, members: Sequence[Asked], folder: Path) -> d
     receipts: dict[str, list[Receipt]] = {}
     began, readings = time.monotonic(), Readings(folder, subject.models)
     async with (
-        open_models(subject.served, folder / "servers", display().say) as engine,
+        open_models(subject.served, folder / "servers", display().say, hold=hold) as engine,
         metered(engine, folder, "judge gold"),
     ):
         try:

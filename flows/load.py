@@ -5,12 +5,14 @@
 A stage's figures are of the last run that asked it anything.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from flows import telemetry
 from flows.artifacts import endpoints_artifact
 from flows.progress import display
 from serving.engine import Engine
@@ -31,6 +33,7 @@ async def metered(engine: Engine, folder: Path, stage: str, again: bool = False)
             display().meters = meters
             yield
     finally:
+        await asyncio.to_thread(telemetry.flush)
         display().meters = {}
         seen = {
             name: meter.figures() | {"series": [[round(v, 2) for v in point] for point in meter.points]}

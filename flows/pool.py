@@ -11,13 +11,16 @@ from collections.abc import Collection
 from dataclasses import asdict
 
 from flows.answers import Answers
+from flows.artifacts import progress_artifact
 from flows.collect import answer_and_judge, judge_receipts
 from flows.dataset import Judged, judged_prompts
 from flows.facts import Facts
+from flows.gpus import hold
 from flows.inputs import Prompts, gather_prompts, models_of
 from flows.load import figures, metered
 from flows.processes import ask_in_processes
 from flows.progress import display
+from flows.ranges import Elsewhere, ask_elsewhere
 from flows.readings import Readings
 from flows.recipe import RecipeError
 from flows.run import Run
@@ -27,30 +30,33 @@ from pairs.gain import expected_gain, pool_of
 from records.schema import Dropped
 from serving.engine import Engine
 from serving.models import open_models
+from serving.purse import Purse
 
 
 async def collect(
-    run: Run, facts: Facts, *, judged: bool = True, again: Collection[str] = ()
+    run: Run,
+    facts: Facts,
+    *,
+    judged: bool = True,
+    again: Collection[str] = (),
+    elsewhere: Elsewhere | None = None,
 ) -> tuple[Prompts, list[Dropped], list[Answers]]:
     """Prompts, answers and, if asked for, judgements of a run, with the stages' counts in the summary.
 
-    `again`: statuses whose judgements are asked anew.
+    `again`: statuses whose judgements are asked anew. `elsewhere`: child runs ask, not this process.
     """
     if not run.recipe.samplers:
         raise RecipeError(f"recipe {run.recipe.name!r} has no samplers: it trains on data that exist already")
     prompts, dropped = gather_prompts(run)
     began = time.monotonic()
-    models, machine = models_of(run.recipe, judged=judged), run.recipe.machine
-    elsewhere = 0
-    if run.recipe.processes > 1:
-        elsewhere = await ask_in_processes(run, judged=judged, again=again)
-    purse, stage = run.purse(), "generate and judge" if judged else "generate"
-    async with (
-        open_models(models, run.servers, display().say, machine, purse) as engine,
-        metered(engine, run.folder, stage),
-    ):
-        answers = await in_rounds(run, prompts, engine, judged=judged, again=again)
-    seconds, asked = time.monotonic() - began, engine.usage.requests + elsewhere
+    stage, purse = "generate and judge" if judged else "generate", run.purse()
+    if elsewhere is not None:
+        async with progress_artifact():
+            answers = await ask_elsewhere(run, prompts, elsewhere, judged=judged, again=again)
+        asked = 0
+    else:
+        answers, asked = await _ask_here(run, prompts, stage, purse, judged=judged, again=again)
+    seconds = time.monotonic() - began
     completions = [receipt for own in answers for receipt in own.receipts.values()]
     judgements = [r for member in run.recipe.jury.members for r in judge_receipts(answers, member.name)]
     facts.put("prompts", {"rows": len(prompts), "dropped": dict(Counter(drop.reason for drop in dropped))})
@@ -59,12 +65,28 @@ async def collect(
         facts.receipts("judge", judgements)
         if known := Readings(run.folder, run.recipe.models).known:
             facts.put("dialects", known)
-    if engine.usage.requests:
+    if asked:
         facts.put("endpoints", figures(run.folder))
     facts.spent(stage, seconds, asked)
     if purse is not None:
         facts.put("budget", asdict(purse.spent))
     return prompts, dropped, answers
+
+
+async def _ask_here(
+    run: Run, prompts: Prompts, stage: str, purse: Purse | None, *, judged: bool, again: Collection[str]
+) -> tuple[list[Answers], int]:
+    """Everything that is missing, asked by this process and those it starts; and how many requests that took."""
+    models, machine = models_of(run.recipe, judged=judged), run.recipe.machine
+    others = 0
+    if run.recipe.processes > 1:
+        others = await ask_in_processes(run, judged=judged, again=again)
+    async with (
+        open_models(models, run.servers, display().say, machine, purse, hold=hold) as engine,
+        metered(engine, run.folder, stage),
+    ):
+        answers = await in_rounds(run, prompts, engine, judged=judged, again=again)
+    return answers, engine.usage.requests + others
 
 
 async def in_rounds(

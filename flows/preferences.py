@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
-
 from flows.artifacts import publish_summary
 from flows.cross_check import cross_check, with_judge
 from flows.dataset import build_dataset
 from flows.facts import Facts
+from flows.flow import Given, flow
 from flows.load import figures
 from flows.pool import collect
-from flows.recipe import Recipe
+from flows.ranges import Elsewhere
 from flows.run import Run
+from flows.shown import show_dataset
 from flows.subject import Subject
 
 RETRIED = ("parse_error", "off_scale", "truncated", "refused", "quarantined")
@@ -21,33 +21,49 @@ RETRIED = ("parse_error", "off_scale", "truncated", "refused", "quarantined")
 
 @flow(name="generate-responses", flow_run_name="generate-{recipe.name}")
 async def generate_responses(
-    recipe: Recipe, out: Path | None = None, store: str | None = None
+    recipe: Given, out: Path | None = None, store: str | None = None, elsewhere: Elsewhere | None = None
 ) -> dict[str, Any]:
-    """Every sampler's answers to every prompt. Prompt -> Completion."""
+    """Every sampler's answers to every prompt. Prompt -> Completion.
+
+    Args:
+        recipe: What is done: the path of a recipe's file, or its fields.
+        out: Folder for runs; runs/ of the checkout.
+        store: Where shards go instead: any fsspec address, as s3://bucket/folder.
+        elsewhere: Child runs on other machines; without it everything is done here.
+    """
     with Run.opened(recipe, out, store) as run:
         facts = Facts.of(run)
-        await collect(run, facts, judged=False)
+        await collect(run, facts, judged=False, elsewhere=elsewhere)
         return facts.content
 
 
 @flow(name="judge-responses", flow_run_name="judge-{recipe.name}")
 async def judge_responses(
-    recipe: Recipe, out: Path | None = None, store: str | None = None, retry_failed: bool = False
+    recipe: Given,
+    out: Path | None = None,
+    store: str | None = None,
+    retry_failed: bool = False,
+    elsewhere: Elsewhere | None = None,
 ) -> dict[str, Any]:
     """Every judge's verdict on every completion; asks for completions not there yet. Completion -> Judgement.
 
-    `retry_failed`: verdicts that could not be read are asked again; the old ones are kept beside the new. So are
-    rows that were quarantined.
+    Args:
+        recipe: What is done: the path of a recipe's file, or its fields.
+        out: Folder for runs; runs/ of the checkout.
+        store: Where shards go instead: any fsspec address, as s3://bucket/folder.
+        retry_failed: Verdicts that could not be read are asked again; the old ones are kept beside the new. So are
+            rows that were quarantined.
+        elsewhere: Child runs on other machines; without it everything is done here.
     """
     with Run.opened(recipe, out, store) as run:
         facts = Facts.of(run)
-        await collect(run, facts, again=RETRIED if retry_failed else ())
+        await collect(run, facts, again=RETRIED if retry_failed else (), elsewhere=elsewhere)
         return facts.content
 
 
 @flow(name="reject-sample", flow_run_name="reject-{recipe.name}")
 async def reject_sampling(
-    recipe: Recipe, out: Path | None = None, store: str | None = None, check_with: Subject | None = None
+    recipe: Given, out: Path | None = None, store: str | None = None, check_with: Subject | None = None
 ) -> dict[str, Any]:
     """The judge's best answer of each prompt, as rows for SFT. Prompt -> Completion -> Judgement -> SFT row.
 
@@ -69,12 +85,20 @@ async def reject_sampling(
 
 @flow(name="build-preferences", flow_run_name="preferences-{recipe.name}")
 async def build_preferences(
-    recipe: Recipe, out: Path | None = None, store: str | None = None
+    recipe: Given, out: Path | None = None, store: str | None = None, elsewhere: Elsewhere | None = None
 ) -> dict[str, Any]:
-    """Build one preference dataset: Prompt -> Completion -> Judgement -> Pair."""
+    """Build one preference dataset: Prompt -> Completion -> Judgement -> Pair.
+
+    Args:
+        recipe: What is done: the path of a recipe's file, or its fields.
+        out: Folder for runs; runs/ of the checkout.
+        store: Where shards go instead: any fsspec address, as s3://bucket/folder.
+        elsewhere: Child runs on other machines; without it everything is done here.
+    """
     with Run.opened(recipe, out, store) as run:
         facts = Facts.of(run)
-        prompts, dropped, answers = await collect(run, facts)
+        prompts, dropped, answers = await collect(run, facts, elsewhere=elsewhere)
         build_dataset(run, prompts, dropped, answers, facts)
+        await show_dataset(run, facts)
         await publish_summary(facts)
         return facts.content

@@ -41,9 +41,8 @@ class Part(Strict):
     again: tuple[str, ...] = ()
 
 
-def parts(run: Run, *, judged: bool, again: Collection[str]) -> list[Part]:
-    """A part for every process of the recipe; their limits together are the recipe's."""
-    count = run.recipe.processes
+def shared(recipe: Recipe, count: int) -> Recipe:
+    """The recipe of one of `count` that ask at the same time: together they keep to the limits of its endpoints."""
     models = {
         name: model.model_copy(
             update={
@@ -54,9 +53,15 @@ def parts(run: Run, *, judged: bool, again: Collection[str]) -> list[Part]:
         )
         if isinstance(model, Endpoint)
         else model
-        for name, model in run.recipe.models.items()
+        for name, model in recipe.models.items()
     }
-    recipe = run.recipe.model_copy(update={"models": models, "processes": 1})
+    return recipe.model_copy(update={"models": models})
+
+
+def parts(run: Run, *, judged: bool, again: Collection[str]) -> list[Part]:
+    """A part for every process of the recipe; their limits together are the recipe's."""
+    count = run.recipe.processes
+    recipe = shared(run.recipe, count).model_copy(update={"processes": 1})
     common: dict[str, Any] = {"recipe": recipe, "out": run.folder.parent, "store": run.store}
     common |= {"of": count, "judged": judged, "again": tuple(again)}
     return [Part(number=number, **common) for number in range(count)]

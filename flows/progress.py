@@ -1,5 +1,7 @@
 """How far a run is: bars and a table of its models in a terminal, a line every few seconds elsewhere. On stderr."""
 
+import logging
+import os
 import sys
 import time
 from collections import deque
@@ -13,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from serving.meter import Meter, Now
+
+log = logging.getLogger(__name__)
 
 EVERY = 10.0
 """Seconds between lines where there is no terminal."""
@@ -144,6 +148,8 @@ class Display:
         """One line a person should read."""
         if self.rich is not None:
             self.rich.console.print(text, highlight=False)
+        elif "PREFECT__FLOW_RUN_ID" in os.environ:  # a worker's: to Prefect's logs, which also print it
+            log.info(text)
         else:
             print(text, file=sys.stderr, flush=True)
 

@@ -7,12 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
-
 from flows.answers import Answers, Case, cases_of, row_of, side_by_side, stored
 from flows.facts import Facts
+from flows.flow import Given, flow
 from flows.inputs import gather_prompts
-from flows.recipe import Recipe
 from flows.run import Run
 from judges.base import Asking, Judge, Verdict
 from judges.jury import Member
@@ -23,7 +21,7 @@ from serving.chat import unpack
 
 
 @flow(name="reparse-judgements", flow_run_name="reparse-{recipe.name}")
-async def reparse(recipe: Recipe, out: Path | None = None, store: str | None = None) -> dict[str, Any]:
+async def reparse(recipe: Given, out: Path | None = None, store: str | None = None) -> dict[str, Any]:
     """Read every stored reply of a run again. What was never judged stays so."""
     with Run.opened(recipe, out, store) as run:
         facts = Facts.of(run)

@@ -19,6 +19,7 @@ from typing import Any
 from aiohttp import web
 
 from flows.answers import cases_of, judge_one
+from flows.gpus import hold
 from flows.inputs import gather_prompts
 from flows.job import Kind, write_prompts
 from flows.progress import display
@@ -129,7 +130,9 @@ async def judging(run: Run, stage: str = "rlhf") -> AsyncIterator[tuple[Path, di
     models = {name: recipe.models[name] for name in used}
     prompts, _ = gather_prompts(run)
     journal = run.folder / "models" / f"{stage}.rewards.jsonl"
-    async with open_models(models, run.servers, display().say, recipe.machine, run.purse()) as engine:
+    async with open_models(
+        models, run.servers, display().say, recipe.machine, run.purse(), hold=hold
+    ) as engine:
         rewards = Rewards(recipe, jury, prompts, engine, journal)
         async with listening(rewards) as socket:
             try:

@@ -11,11 +11,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
-
 from flows.answers import stored
 from flows.dataset import judged_prompts
 from flows.facts import Facts
+from flows.flow import Given, flow
 from flows.inputs import gather_prompts
 from flows.preferences import build_preferences
 from flows.progress import display
@@ -27,9 +26,7 @@ from records.stats import mean
 
 
 @flow(name="train-in-rounds", flow_run_name="rounds-{recipe.name}")
-async def train_in_rounds(
-    recipe: Recipe, out: Path | None = None, store: str | None = None
-) -> dict[str, Any]:
+async def train_in_rounds(recipe: Given, out: Path | None = None, store: str | None = None) -> dict[str, Any]:
     """Every round's preferences and training, one after the other. Model -> answers -> pairs -> model -> …"""
     plan = recipe.training
     if plan is None or plan.rounds is None:

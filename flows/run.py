@@ -15,6 +15,7 @@ runs/<name>/recipe.yaml                        as run
 """
 
 import json
+import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,13 +24,22 @@ from typing import Any
 
 import yaml
 
-from flows.recipe import Recipe
+from flows.recipe import Recipe, RecipeError
 from flows.subject import check_judge
 from judges.jury import Member
 from records.lock import exclusive
 from records.store import Stage
 from serving.purse import Purse
 from serving.settings import Sampler
+
+LEAST_FREE = 1e9
+"""Bytes that must be free where a run begins; one that fills the disk later stops with all of it kept."""
+
+
+def free(folder: Path) -> int:
+    """Bytes free for a folder that may not be there yet."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
 
 
 @dataclass(frozen=True)
@@ -44,15 +54,22 @@ class Run:
     @classmethod
     @contextmanager
     def opened(cls, recipe: Recipe, out: Path | None = None, store: str | None = None) -> Iterator["Run"]:
-        """The run, held for this process, with its recipe written down.
+        """The run, held for this process, with its recipe written down; a child run has it from its parent.
 
         Raises:
             StoreError: another process works in the folder.
-            RecipeError: the judge has no card, or one below the recipe's minimum.
+            RecipeError: the judge has no card, or one below the recipe's minimum; or the disk is full.
         """
+        from prefect.runtime import flow_run
+
         check_judge(recipe)
         run = cls.at(recipe, out, store)
-        with exclusive(run.folder):
+        if (left := free(run.folder)) < LEAST_FREE:
+            raise RecipeError(
+                f"{left / 1e9:.2f} GB are free for {run.folder}, wanted {LEAST_FREE / 1e9:.1f}; make room (`zephyr gc` "
+                "says what can go) or choose another --out"
+            )
+        with exclusive(run.folder, flow_run.id or "", lambda: flow_run.parent_flow_run_id):
             text = yaml.safe_dump(
                 recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110
             )

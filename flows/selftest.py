@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from prefect import flow
 from pydantic import ValidationError
 
 from flows.dataset import DatasetError, build_dataset
 from flows.facts import Facts
+from flows.flow import Given, flow
 from flows.pool import collect
 from flows.progress import display
 from flows.recipe import Recipe, RecipeError, explain
@@ -167,7 +167,7 @@ def with_oracle(recipe: Recipe, prompts: Path, url: str) -> Recipe:
 
 @flow(name="selftest", flow_run_name="selftest")
 async def selftest(
-    recipe: Recipe | None,
+    recipe: Given | None,
     kinds: Sequence[str],
     prompts: int,
     answers: int,

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from prefect import flow
 from pydantic import ValidationError
 
 from flows.facts import Facts
+from flows.flow import Given, flow
 from flows.recipe import Recipe, RecipeError, explain
 from flows.run import Run
 from flows.train import train
@@ -18,7 +18,7 @@ SHOWN = ("loss", "rewards/accuracies", "rewards/margins", "logps/chosen")
 """What the table has of the held-out pairs, after training."""
 
 
-def settings_of(recipe: Recipe, sweep: Sequence[str]) -> dict[str, Recipe]:
+def settings_of(recipe: Given, sweep: Sequence[str]) -> dict[str, Recipe]:
     """Label -> recipe, for every combination of `field=value,value,…` of DPO's settings.
 
     Raises:
@@ -45,7 +45,7 @@ def settings_of(recipe: Recipe, sweep: Sequence[str]) -> dict[str, Recipe]:
 
 
 @flow(name="sweep-dpo", flow_run_name="sweep-{recipe.name}")
-async def sweep_dpo(recipe: Recipe, sweep: list[str], out: Path | None = None) -> dict[str, Any]:
+async def sweep_dpo(recipe: Given, sweep: list[str], out: Path | None = None) -> dict[str, Any]:
     """Train one model for each setting, one after the other. The reference is computed for the first alone."""
     recipes = settings_of(recipe, sweep)
     with Run.opened(recipe, out) as run:

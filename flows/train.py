@@ -1,31 +1,31 @@
 """A dataset in, a model folder out. Training runs in a process of its own, so torch and its memory end with it."""
 
 import asyncio
-import contextlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, task
+from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from flows.children import run_child
 from flows.facts import Facts
+from flows.flow import Given, flow
+from flows.gpus import hold
 from flows.job import Kind, job_of, published
 from flows.progress import display
-from flows.recipe import Recipe, RecipeError, TrainingPlan
+from flows.recipe import RecipeError, TrainingPlan
 from flows.rewards import judging, looked_on
 from flows.run import Run
-from serving import guard
-from trainers.job import Data, Job
+from flows.shown import show_training
+from flows.trainer import run_training
+from serving.gpus import detect
+from trainers.job import Data
 
-
-class TrainingFailed(Exception):
-    """The training process ended without a model. Its checkpoints are kept; the same command goes on from them."""
+TRAINED = 3
+"""Attempts of a training that is a child run; each goes on from the checkpoints of the one before."""
 
 
 @task(name="train", task_run_name="train-{kind}", cache_policy=NO_CACHE, persist_result=False)
@@ -45,12 +45,14 @@ async def train(
         path.write_text(job.model_dump_json(indent=2))
         known = 0 if kind == "pretrain" else job.settings.steps(rows(job.train))
         display().add(f"train {stage}", known)
-        await asyncio.to_thread(_run, path, job, f"train {stage}")
+        async with hold(devices(run), f"train {stage} of {run.recipe.name}"):
+            await run_training(path, job, f"train {stage}")
     made = json.loads((job.out / "model.json").read_text())
     facts.content.setdefault("models", {})[stage] = model_facts(job.out)
     if published(run, kind) is not None:
         facts.content.setdefault("training_data", {})[kind] = dict(job.data_receipts[0])
     facts.save()
+    await show_training(run, stage, job.out)
     return made
 
 
@@ -93,71 +95,39 @@ def model_facts(folder: Path) -> dict[str, Any]:
     }
 
 
-def _run(path: Path, job: Job, bar: str) -> None:
-    """The training process from its start to its end; ended with us, whatever ends us.
-
-    Raises:
-        RecipeError: the trainer refused the settings or the data.
-        TrainingFailed: it ended otherwise.
-    """
-    command = [
-        sys.executable,
-        guard.__file__,
-        str(os.getpid()),
-        "15",
-        sys.executable,
-        "-m",
-        "trainers.run",
-        str(path),
-    ]
-    done, step, log = 0, None, path.with_name(path.name.replace(".job.json", ".log"))
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-        try:
-            while process.poll() is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(0.5)
-                for line in _lines(job.partial / "progress.jsonl"):
-                    if step is None:  # now it is known how many there are
-                        step = display().add(bar, line["steps"] - display().bars[bar].total)
-                    if line.get("step", 0) > done:
-                        step(
-                            line["step"] - done,
-                            note=f"loss {line['loss']:.3f}" if line.get("loss") is not None else "",
-                        )
-                        done = line["step"]
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
-    if process.returncode == 0:
-        return
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
-    if process.returncode == 2:
-        raise RecipeError(f"training was refused before it began: {tail}")
-    raise TrainingFailed(f"training ended with code {process.returncode}; {log} ends:\n{tail}")
-
-
-def _lines(progress: Path) -> list[dict[str, Any]]:
-    try:
-        text = progress.read_text()
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-
-
 @flow(name="train", flow_run_name="{kind}-{recipe.name}")
-async def train_stage(recipe: Recipe, kind: Kind, out: Path | None = None) -> dict[str, Any]:
+async def train_stage(recipe: Given, kind: Kind, out: Path | None = None) -> dict[str, Any]:
     """One stage of training, from the model of the stage before it where the recipe has one. Rows -> model.
 
     Pretraining learns from text, SFT from the best answers, a reward model and DPO from pairs; reinforcement learning
     samples answers to the run's prompts, and the judge, or the reward model, scores them.
+
+    Args:
+        recipe: What is done: the path of a recipe's file, or its fields.
+        kind: The stage.
+        out: Folder for runs; runs/ of the checkout.
     """
     with Run.opened(recipe, out) as run:
         facts = Facts.of(run)
         async with _scored(run, kind) as reward:
             await train(run, kind, facts, reward=reward)
         return facts.content
+
+
+async def train_at(run: Run, kind: Kind, deployment: str | None) -> None:
+    """A stage of training here, or as a child run of a deployment whose machine sees the same folder."""
+    if deployment is None:
+        await train_stage(run.recipe, kind, run.folder.parent)
+        return
+    recipe = run.recipe.model_dump(mode="json")
+    parameters = {"recipe": recipe, "kind": kind, "out": str(run.folder.parent.absolute())}
+    tags = [f"run:{run.recipe.name}", f"as:{run.recipe.fingerprint[:12]}", f"train:{kind}"]
+    await run_child(deployment, parameters, f"{kind}-{run.recipe.name}", tags, TRAINED)
+
+
+def devices(run: Run) -> int:
+    """GPUs that a stage of training takes; none where there are none."""
+    return 1 if run.recipe.machine or detect() else 0
 
 
 @asynccontextmanager

@@ -4,27 +4,36 @@ import time
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
-
 from flows.artifacts import publish_plan, publish_summary
-from flows.evaluate import evaluate
+from flows.evaluate import evaluate_at
 from flows.facts import Facts
+from flows.flow import Given, flow
 from flows.job import STAGES
 from flows.plan import plan as count
 from flows.plan import plan_text
 from flows.preferences import build_preferences
 from flows.progress import display
-from flows.recipe import Recipe
+from flows.ranges import Elsewhere
 from flows.report import draw
 from flows.rounds import train_in_rounds
 from flows.run import Run
+from flows.shown import show_report
 from flows.suites.flow import benchmark
-from flows.train import train_stage
+from flows.train import train_at
 
 
 @flow(name="zephyr", flow_run_name="zephyr-{recipe.name}")
-async def zephyr(recipe: Recipe, out: Path | None = None, store: str | None = None) -> dict[str, Any]:
-    """Prompts -> completions -> judgements -> pairs -> models -> evaluation."""
+async def zephyr(
+    recipe: Given, out: Path | None = None, store: str | None = None, elsewhere: Elsewhere | None = None
+) -> dict[str, Any]:
+    """Prompts -> completions -> judgements -> pairs -> models -> evaluation.
+
+    Args:
+        recipe: What is done: the path of a recipe's file, or its fields.
+        out: Folder for runs; runs/ of the checkout.
+        store: Where shards go instead: any fsspec address, as s3://bucket/folder.
+        elsewhere: Child runs on other machines; without it everything is done here.
+    """
     with Run.opened(recipe, out, store) as run:
         facts = Facts.of(run)
         found = count(run)
@@ -38,15 +47,17 @@ async def zephyr(recipe: Recipe, out: Path | None = None, store: str | None = No
             await train_in_rounds(recipe, out, store)
         else:
             if recipe.samplers:
-                await build_preferences(recipe, out, store)
+                await build_preferences(recipe, out, store, elsewhere)
             for stage in STAGES:
                 if getattr(recipe.training, stage, None) is not None:
-                    await train_stage(recipe, stage, out)
+                    await train_at(run, stage, elsewhere.training if elsewhere else None)
         if recipe.evaluation:
-            await evaluate(recipe, out, store)
+            await evaluate_at(run, elsewhere.evaluation if elsewhere else None)
         if recipe.benchmark:
             await benchmark(recipe, out, store)
         facts = Facts.of(run)
-        facts.put("report", str(draw(run)))
+        report = draw(run)
+        facts.put("report", str(report))
+        await show_report(report)
         await publish_summary(facts)
         return facts.content

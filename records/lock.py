@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from records.journal import StoreError
@@ -13,8 +13,13 @@ _held_folders: set[Path] = set()
 
 
 @contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def exclusive(
+    folder: Path, holder: str = "", lender: Callable[[], str | None] = lambda: None
+) -> Iterator[None]:
     """Hold a run's folder for this process; may be nested. The lock falls with the process, however it ends.
+
+    `holder`: what this process's run is called. `lender`: the name of the run that waits for this one, perhaps on
+    another machine: where that holds the folder, it is lent.
 
     Raises:
         StoreError: another process holds it, or it cannot be written.
@@ -33,11 +38,13 @@ def exclusive(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.seek(0)
-            raise StoreError(
-                f"{folder} is in use by process {file.read().strip() or '?'}; wait or choose another --out"
-            ) from error
+            who = file.read().strip() or "?"
+            if (lent_by := lender()) and who.endswith(f" for {lent_by}"):
+                yield
+                return
+            raise StoreError(f"{folder} is in use by process {who}; wait or choose another --out") from error
         file.truncate(0)
-        file.write(f"{os.getpid()} on {socket.gethostname()}")
+        file.write(f"{os.getpid()} on {socket.gethostname()}" + (f" for {holder}" if holder else ""))
         file.flush()
         _held_folders.add(key)
         try:

@@ -50,7 +50,8 @@ class Stage:
     ) -> None:
         """`asked`: everything that decides the answers; its fingerprint names the folder."""
         self.stage, self.asked, self.fingerprint = stage, asked, fingerprint(stage, asked)
-        self._fs, base = fsspec.core.url_to_fs(str(root))
+        # a listing that is kept would hide what another machine has written since
+        self._fs, base = fsspec.core.url_to_fs(str(root), use_listings_cache=False)
         self._local = isinstance(self._fs, LocalFileSystem)
         self.folder = f"{base.rstrip('/')}/{stage}/{self.fingerprint}"
         if self._local:

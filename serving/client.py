@@ -202,9 +202,14 @@ def wait_of(retry_after: str | None, date: str | None = None) -> float | None:
     return min(max(seconds, 0.0), LONGEST_WAIT) if math.isfinite(seconds) else None
 
 
-def refusal_of(status: int, body: str, headers: Mapping[str, str], address: str) -> Exception:
-    """The error a status stands for; see `Retry`, `RequestFailed`, `ServingError`."""
-    said = " ".join(body.split())[:300]
+def refusal_of(
+    status: int, body: str, headers: Mapping[str, str], address: str, key: str | None = None
+) -> Exception:
+    """The error a status stands for; see `Retry`, `RequestFailed`, `ServingError`.
+
+    `key`: is left out where the server repeats it; what it said is kept with the record.
+    """
+    said = " ".join((body.replace(key, "(the key)") if key else body).split())[:300]
     if status == 429 and "insufficient_quota" in body:
         return ServingError(f"{address}: the account's quota is used up (429): {said}")
     if status in (408, 409, 425, 429) or status >= 500:
@@ -261,6 +266,7 @@ class PlainTransport:
                         text.decode(errors="replace"),
                         response.headers,
                         self.base_url,
+                        self.key,
                     )
         except TimeoutError as error:
             raise Retry("timeout") from error
@@ -327,7 +333,10 @@ class OpenAITransport:
             )
         except self._openai.APIStatusError as error:
             answer = error.response
-            raise refusal_of(answer.status_code, answer.text, answer.headers, self.base_url) from error
+            # not `from error`: its text may have the key
+            raise refusal_of(
+                answer.status_code, answer.text, answer.headers, self.base_url, self._client.api_key
+            ) from None
         except self._openai.APIConnectionError as error:
             raise _lost(error) from error
         except (ValueError, self._openai.APIError) as error:

@@ -5,11 +5,12 @@ import functools
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from serving.client import PlainTransport, Transport
+from serving.devices import hold_gpus
 from serving.endpoints import check_endpoints, endpoint_lane
 from serving.engine import Engine, Lane
 from serving.errors import RequestFailed, ServingError
@@ -30,6 +31,10 @@ RESTARTS, WITHIN = 3, 600.0
 """A managed server may be restarted this often within so many seconds; then the run stops."""
 LOOK, PATIENCE = 10.0, 180.0
 """Seconds between looks at a server's token counters, and without a token, while asked, until it counts as hung."""
+
+
+Hold = Callable[[int, str, int | None], AbstractAsyncContextManager[None]]
+"""Has so many GPUs to itself, for a reason, of so many that there are: `serving.devices.hold_gpus` is one."""
 
 
 class Server(Protocol):
@@ -207,11 +212,13 @@ async def open_models(
     say: Callable[[str], None] = log.info,
     machine: Machine | None = None,
     purse: Purse | None = None,
+    hold: Hold = hold_gpus,
 ) -> AsyncIterator[Engine]:
     """Lanes to `models`. `folder` takes logs and pid files; servers an earlier run left behind are ended first.
 
     `machine`: the GPUs that vLLM models share; None takes those that are there. See `serving.turns`.
     `purse`: what may be spent; no late request is then sent twice.
+    `hold`: how the GPUs are taken, before the first vLLM server starts and until the last has ended.
 
     Raises:
         WrongModel: a key's environment variable is not set, or an endpoint cannot be reached.
@@ -226,7 +233,13 @@ async def open_models(
     for name, model in models.items():
         if isinstance(model, Adapter):
             adapters.setdefault(model.served_by, {})[name] = Path(model.model)
-    turns = _turns(models, managed, machine)
+    served = " and ".join(name for name, model in models.items() if isinstance(model, Vllm))
+    held = AsyncExitStack()
+
+    async def take(count: int, of: int) -> None:
+        await held.enter_async_context(hold(count, f"serve {served}", of))
+
+    turns = _turns(models, managed, machine, take)
     for name, model in models.items():
         if isinstance(model, LlamaCpp | Vllm):
             build = _builder(name, model, folder, adapters.get(name, {}), turns)
@@ -246,10 +259,18 @@ async def open_models(
             await lane.close()
         if purse is not None:
             purse.close()
-        await asyncio.gather(*(server.stop() for server in managed.values()))
+        try:
+            await asyncio.gather(*(server.stop() for server in managed.values()))
+        finally:
+            await held.aclose()
 
 
-def _turns(models: dict[str, Model], managed: dict[str, Managed], machine: Machine | None) -> Turns:
+def _turns(
+    models: dict[str, Model],
+    managed: dict[str, Managed],
+    machine: Machine | None,
+    take: Callable[[int, int], Awaitable[None]],
+) -> Turns:
     """The turns of the vLLM models among these; all at once where no GPU is known."""
     if not any(isinstance(model, Vllm) for model in models.values()):
         return Turns()
@@ -269,7 +290,13 @@ def _turns(models: dict[str, Model], managed: dict[str, Managed], machine: Machi
         await managed[name].leave(again)
 
     return Turns(
-        needs_of(models, known), known, leave, fetch, warm, draining=lambda name: managed[name].draining()
+        needs_of(models, known),
+        known,
+        leave,
+        fetch,
+        warm,
+        draining=lambda name: managed[name].draining(),
+        hold=lambda count: take(count, known.gpus),
     )
 
 

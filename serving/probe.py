@@ -105,7 +105,8 @@ async def _ask(
                 text = await response.read()
             if response.status != 200:
                 said = text.decode(errors="replace")
-                raise refusal_of(response.status, said, response.headers, address)
+                key = session.headers.get("authorization", "").removeprefix("Bearer ") or None
+                raise refusal_of(response.status, said, response.headers, address, key)
             data = orjson.loads(text)
             return unwrapped(read_reply(data, len(data["choices"])), request, dialect).choices
         except RequestFailed:

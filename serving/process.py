@@ -22,6 +22,7 @@ from typing import Any
 import aiohttp
 
 from serving import guard
+from serving.devices import held_gpus
 from serving.errors import ServingError
 from serving.orphans import SUFFIX, reap_orphans, write_pid_file
 
@@ -153,6 +154,7 @@ class ServerProcess:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=held_gpus(),  # free when the server has ended, not when we have
             )
         write_pid_file(self.pid_file, self.name, self._guard.pid, self.port, command)
 

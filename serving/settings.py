@@ -146,6 +146,16 @@ class Vllm(Templated):
         given = {name.lstrip("-").replace("_", "-"): value for name, value in self.args.items()}
         return next((given[name] for name in names if name in given), None)
 
+    @field_validator("env", mode="after")
+    @classmethod
+    def _no_secrets(cls, given: dict[str, str]) -> dict[str, str]:
+        if named := [name for name in given if re.search(r"(KEY|TOKEN|SECRET|PASSWORD)S?$", name.upper())]:
+            raise ValueError(
+                f"{', '.join(named)} would be kept with the recipe; set it where the run is started, and its servers "
+                "have it from there"
+            )
+        return given
+
     @model_validator(mode="after")
     def _one_word_on_memory(self) -> Self:
         if self.gpu_memory is not None and self.arg("gpu-memory-utilization") is not None:
@@ -199,6 +209,10 @@ class Endpoint(Serving):
             raise ValueError(f"wanted one address or more, each once; got {list(each)}")
         if wrong := [one for one in each if not re.match(r"https?://", one)]:
             raise ValueError(f"wanted addresses that match ^https?://; got {wrong[0]!r}")
+        if any(re.match(r"https?://[^/]*@", one) for one in each):
+            raise ValueError(
+                "an address with a name and password in it would be kept with the recipe; use key_env"
+            )
         return base_url
 
 

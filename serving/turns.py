@@ -29,8 +29,11 @@ class Turns:
         fetch: Callable[[str], Awaitable[None]] | None = None,
         warm: Callable[[str], Awaitable[None]] | None = None,
         draining: Callable[[str], bool] | None = None,
+        hold: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
+        """`hold`: waits until so many of the machine's GPUs are ours alone; called once, before the first is used."""
         self._needs, self._machine = needs or {}, machine
+        self._hold, self._holding = hold, asyncio.Lock()
         self._leave, self._fetch, self._warm, self._draining = leave, fetch, warm, draining
         self.schedule = Schedule()
         self.gpus: dict[str, tuple[int, ...]] = {}
@@ -52,6 +55,9 @@ class Turns:
             WrongModel: a model has no room even alone.
         """
         self.schedule = schedule(self._needs, self._machine, generators, judges)
+        if self.schedule.stays:
+            await self._have_gpus()
+            self.schedule = schedule(self._needs, self._machine, generators, judges)
         self._queue, self._up, self._done = list(self.schedule.gangs), [], set()
         self._begun = {
             (stay.model, part): asyncio.Event() for stay in self.schedule.stays for part in stay.parts
@@ -73,6 +79,8 @@ class Turns:
 
     async def wait_any(self, model: str) -> None:
         """Until the model is served for one part or another."""
+        if model in self._needs:
+            await self._have_gpus()
         waiting = [self._begun[key] for part in (GENERATE, JUDGE) if (key := (model, part)) in self._begun]
         if not waiting or any(stay.model == model for stay in self._up):
             return
@@ -83,6 +91,16 @@ class Turns:
         finally:
             for task in tasks:
                 task.cancel()
+
+    async def _have_gpus(self) -> None:
+        """Hold as many GPUs as these models can use, and count with no others."""
+        async with self._holding:
+            if self._machine is None or self._hold is None:
+                return
+            hold, self._hold = self._hold, None
+            count = min(self._machine.gpus, sum(need.gpus for need in self._needs.values()))
+            await hold(count)
+            self._machine = self._machine.model_copy(update={"gpus": count})
 
     async def finished(self, model: str | None, part: Part) -> None:
         """Nothing of this part will be asked of the model any more: it leaves when that was its last."""

@@ -18,8 +18,21 @@ def _train(kind: Any, recipe: Path, overrides: list[str] | None, out: Path | Non
 
 
 @training.command()
-def doctor(recipe: RecipePath, set: Set = None, out: Out = None) -> Answer:
-    """What training would do wrong, its memory and its time, before weights are loaded. Exit code 1 for an error."""
+def doctor(
+    recipe: Annotated[
+        Path | None, typer.Argument(metavar="[RECIPE]", help="Its training; without one, this machine.")
+    ] = None,
+    set: Set = None,
+    out: Out = None,
+) -> Answer:
+    """What training would do wrong, its memory and its time, before weights are loaded. Exit code 1 for an error.
+
+    Without a recipe: what this machine has, Python, GPUs, vLLM, Prefect, disk and keys.
+    """
+    if recipe is None:
+        from flows.environment import environment_text, examine
+
+        return examine(out or Path("runs")), environment_text
     settings = read(recipe, set)
     from flows.doctor import doctor as examine
     from flows.doctor import doctor_text

@@ -15,17 +15,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
-
 from flows.artifacts import publish_summary
 from flows.conduct import GENERATE
 from flows.evaluate import Contender, contenders
 from flows.facts import Facts
 from flows.failures import check_budget
+from flows.flow import Given, flow
+from flows.gpus import hold
 from flows.load import figures as load_figures
 from flows.load import metered
 from flows.progress import display
-from flows.recipe import Recipe, RecipeError
+from flows.recipe import RecipeError
 from flows.report import draw
 from flows.run import Run
 from flows.stage import together
@@ -107,7 +107,7 @@ async def opened(run: Run, name: str, model: Model, part: Part, again: bool) -> 
     turn = [next(iter(base), name)]
     async with (
         open_models(
-            {**base, name: model}, run.servers, display().say, run.recipe.machine, run.purse()
+            {**base, name: model}, run.servers, display().say, run.recipe.machine, run.purse(), hold=hold
         ) as engine,
         metered(engine, run.folder, "benchmark", again=again),
     ):
@@ -159,7 +159,7 @@ def line(model: str, one: Answered) -> dict[str, Any]:
 
 
 @flow(name="benchmark", flow_run_name="benchmark-{recipe.name}")
-async def benchmark(recipe: Recipe, out: Path | None = None, store: str | None = None) -> dict[str, Any]:
+async def benchmark(recipe: Given, out: Path | None = None, store: str | None = None) -> dict[str, Any]:
     """Questions -> answers of every model -> judgements -> figures with intervals, and gains over the first model.
 
     Raises:

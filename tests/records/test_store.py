@@ -260,6 +260,23 @@ def test_the_lock_of_a_killed_process_holds_nobody_up(tmp_path: Path):
         pass
 
 
+def test_a_run_lends_its_folder_to_the_run_it_waits_for_and_to_no_other(tmp_path: Path):
+    code = (
+        "import sys, time; from pathlib import Path; from records.lock import exclusive\n"
+        "with exclusive(Path(sys.argv[1]), 'parent'): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    assert holder.stdout and holder.stdout.readline() == b"held\n"
+    try:
+        with exclusive(tmp_path, "child", lambda: "parent"):
+            pass
+        with pytest.raises(StoreError, match="for parent"), exclusive(tmp_path, "other", lambda: "someone"):
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+
+
 def test_a_remote_store_that_cannot_be_written_keeps_the_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
