@@ -1,96 +1,116 @@
-"""Figures as inline SVG whose colours the page's CSS decides, so that one drawing serves light and dark.
+"""Figures from Vega-Lite specifications: drawn here once as SVG, and by the page's script again so that they answer.
 
-matplotlib draws in placeholder colours; `svg` puts `currentColor` and CSS variables in their place.
+The SVG is in the page, so a figure is there on paper and without scripts. Colours are CSS variables of the page, in
+both, so that one drawing serves light and dark. Vega comes with vl-convert, whose JavaScript goes into the page.
 """
 
-import io
+import hashlib
+import json
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from base64 import b64encode
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
 
 from markupsafe import Markup
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-INK, MUTED, GRID = "#010101", "#020202", "#030303"
-SERIES = tuple(f"#0a0a{i:02x}" for i in range(1, 9))
-"""Eight colours, one per model."""
-MARKERS = "osD^vPX*"
+INK, MUTED, LINE = "var(--ink)", "var(--muted)", "var(--line)"
+COLORS = [f"var(--c{i})" for i in range(1, 9)]
+SHAPES = ["circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "triangle-right", "stroke"]
 """So that models differ without colour too."""
-_CSS = {INK: "currentColor", MUTED: "var(--muted)", GRID: "var(--line)"} | {
-    color: f"var(--c{i})" for i, color in enumerate(SERIES, start=1)
+WIDTH = 720
+"""Pixels of the plot, without its axes."""
+_CONFIG: dict[str, Any] = {
+    "background": None,
+    "font": "sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": INK, "titleColor": INK, "gridColor": LINE, "domainColor": MUTED, "tickColor": MUTED,
+        "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "labelLimit": 200,
+    },
+    "axisY": {"domain": False, "ticks": False},
+    "legend": {"labelColor": INK, "titleColor": INK, "labelFontSize": 11, "labelLimit": 200, "title": None},
+    "title": {"color": INK, "anchor": "start", "fontSize": 12},
+    "header": {"labelColor": INK, "titleColor": INK},
+    "concat": {"spacing": 28},
+    "range": {"category": COLORS},
+}  # fmt: skip
+_START = """
+for (const chart of document.querySelectorAll(".chart[data-spec]")) {
+  const spec = JSON.parse(document.getElementById(chart.dataset.spec).textContent);
+  vegaEmbed(chart, spec, {mode: "vega-lite", renderer: "svg", actions: false, ast: true, tooltip: {theme: "page"}})
+    .then(() => { chart.dataset.answers = "yes"; });
 }
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: selectable, in the page's font
-    "svg.hashsalt": "zephyr",  # the same figure is the same bytes
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9.5,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-}
+const reach = () => { // by keyboard, what is wider than the window
+  for (const box of document.querySelectorAll(".wide")) {
+    if (box.scrollWidth <= box.clientWidth) continue;
+    box.tabIndex = 0;
+    box.setAttribute("role", "group");
+    box.ariaLabel = box.querySelector("caption")?.textContent.slice(0, 80) || "Wider than the window";
+  }
+};
+reach();
+addEventListener("resize", reach);
+document.addEventListener("toggle", reach, true);
+"""
 
 
-def svg(name: str, width: float, height: float, paint: Callable[["Figure"], None]) -> Markup:
-    """One figure, `width` by `height` inches. `name` keeps its ids apart from those of other figures."""
-    import matplotlib
-    from matplotlib.figure import Figure
+def chart(name: str, spec: Mapping[str, Any], says: str = "") -> Markup:
+    """One figure that answers. `name` keeps its ids apart from other figures'; `says`: it in words.
 
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        paint(figure)
-        out = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(out, format="svg", transparent=True, metadata=nothing)
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    for placeholder, color in _CSS.items():
-        text = text.replace(placeholder, color)
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", text)
-    text = re.sub(r"'DejaVu Sans'(, sans-serif)?", "inherit", text)
+    Empty where vl-convert is not installed: a run must not fail at its end for want of its figures.
+    """
+    drawing = svg(name, spec)
+    if not drawing:
+        return drawing
+    data = json.dumps(_whole(spec), ensure_ascii=False).replace("<", "\\u003c")
+    return Markup(
+        '<div class="wide"><div class="chart" role="img" aria-label="{}" data-spec="{}-spec">{}</div></div>\n'
+        '<script type="application/json" id="{}-spec">{}</script>'
+    ).format(says, name, drawing, name, Markup(data))
+
+
+def svg(name: str, spec: Mapping[str, Any]) -> Markup:
+    """One figure as it stands, for pages without scripts."""
+    try:
+        import vl_convert  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return Markup("")
+    text = vl_convert.vegalite_to_svg(_whole(spec))
+    ids: dict[str, str] = {}  # Vega counts on from one figure to the next
+    text = re.sub(
+        r'(\bid="|url\(#|href="#)([\w-]+)',
+        lambda found: found[1] + ids.setdefault(found[2], f"{name}-{len(ids)}"),
+        text,
+    )
     text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
-    text = re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', _opening(width), text, count=1)
-    return Markup(text)
+    text = re.sub(r' (role|aria-[a-z]+)="[^"]*"', "", text)  # the figure is described as a whole
+    return Markup(text.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1))
 
 
-def _opening(width: float) -> str:
-    return rf'<svg viewBox="\1" style="max-width: {width * 96:.0f}px" aria-hidden="true" focusable="false">'
+def drawn() -> bool:
+    """Whether figures can be drawn here."""
+    return bool(svg("probe", {"data": {"values": [{}]}, "mark": "point"}))
 
 
-def color(index: int) -> str:
-    return SERIES[index % len(SERIES)]
+@lru_cache(maxsize=1)
+def script() -> Markup:
+    """What makes figures answer: Vega with its embedding, and the start of it; empty where there is none."""
+    try:
+        import vl_convert  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return Markup("")
+    code = vl_convert.javascript_bundle(_START)
+    # a browser reads \r as \n, and then the script is not the one whose digest the page names
+    return Markup(code.replace("\r", "\\r").replace("</script", "<\\/script"))
 
 
-def marker(index: int) -> str:
-    return MARKERS[index % len(MARKERS)]
+def allowed(script: str) -> Markup:
+    """What a page's policy names so that this script runs and no other; none where there is none."""
+    if not script:
+        return Markup("'none'")
+    return Markup(f"'sha256-{b64encode(hashlib.sha256(script.encode()).digest()).decode()}'")
 
 
-def rows(axes: "Axes", names: list[str]) -> None:
-    """Label horizontal rows 0, 1, … with `names`, the first at the top."""
-    axes.set_yticks(range(len(names)), [_short(name) for name in names])
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.grid(axis="x")
-
-
-def _short(name: str) -> str:
-    """A name that leaves room for the figure; `$` would start a formula."""
-    return (name if len(name) <= 28 else f"{name[:27]}…").replace("$", r"\$")
+def _whole(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {"config": _CONFIG, **spec}

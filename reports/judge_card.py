@@ -1,14 +1,12 @@
 """A judge's card as one HTML file, readable offline and on paper. Start at `render_card`."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
-from reports.draw import INK, MUTED, color, rows, svg
+from reports.draw import COLORS, INK, MUTED, svg
 from reports.page import fill
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from reports.plots import dots_figure, name, number, values
 
 PREFERENCES = {
     "longer": "the longer answer",
@@ -56,58 +54,78 @@ def signed(estimate: dict[str, Any] | None) -> str:
 def accuracy_figure(card: dict[str, Any]) -> Markup:
     """Judge and baselines: the right winner, where people have one."""
     named = {"judge": card["agreement"], **card["baselines"]}
-    found = {name: own["decided"] for name, own in named.items() if own["decided"]}
-
-    def paint(figure: "Figure") -> None:
-        axes = figure.subplots()
-        axes.axvline(50, color=MUTED, linewidth=1, linestyle="--")
-        for i, rate in enumerate(found.values()):
-            look = color(0) if i == 0 else MUTED
-            axes.plot([100 * rate["low"], 100 * rate["high"]], [i, i], color=look, linewidth=2.5, alpha=0.5)
-            axes.plot(100 * rate["value"], i, "o", color=look, markersize=7)
-        rows(axes, list(found))
-        axes.set_xlim(-3, 103)
-        axes.set_xlabel("right winner, %")
-
-    return svg("accuracy", 7.0, 0.9 + 0.34 * max(1, len(found)), paint)
+    found = {who: own["decided"] for who, own in named.items() if own["decided"]}
+    rows = [
+        {
+            "who": who,
+            "n": rate["n"],
+            **{end: 100 * rate[end] for end in ("low", "high")},
+            "right": 100 * rate["value"],
+        }
+        for who, rate in found.items()
+    ]
+    return svg("accuracy", dots_figure(rows, list(found), "who", "right", "right winner, %"))
 
 
 def reliability_figure(bins: list[dict[str, Any]]) -> Markup:
     """How often the judge is right over how sure it is; a calibrated judge lies on the line."""
-
-    def paint(figure: "Figure") -> None:
-        axes = figure.subplots()
-        axes.plot([50, 100], [50, 100], color=MUTED, linewidth=1, linestyle="--")
-        most = max(one["right"]["n"] for one in bins)
-        for one in bins:
-            x, right = 100 * one["confidence"], one["right"]
-            axes.plot([x, x], [100 * right["low"], 100 * right["high"]], color=color(0), alpha=0.4)
-            size = 3 + 7 * (right["n"] / most) ** 0.5
-            axes.plot(x, 100 * right["value"], "o", color=color(0), markersize=size, markeredgecolor=INK)
-        axes.set_xlim(48, 102)
-        axes.set_ylim(-3, 103)
-        axes.grid()
-        axes.set_xlabel("how sure the judge is of its winner, %")
-        axes.set_ylabel("how often it is right, %")
-
-    return svg("reliability", 5.0, 3.6, paint)
+    rows = [
+        {"sure": 100 * one["confidence"], "n": one["right"]["n"]}
+        | {end: 100 * one["right"][end] for end in ("value", "low", "high")}
+        for one in bins
+    ]
+    x = number("sure", "how sure the judge is of its winner, %", scale={"domain": [48, 102]})
+    y = "how often it is right, %"
+    spec = {
+        "width": 380,
+        "height": 280,
+        "data": values(rows),
+        "layer": [
+            {
+                "data": values([{"sure": 50, "value": 50}, {"sure": 100, "value": 100}]),
+                "mark": {"type": "line", "color": MUTED, "strokeDash": [4, 4], "strokeWidth": 1},
+                "encoding": {"x": x, "y": number("value", y, scale={"domain": [0, 100]})},
+            },
+            {
+                "mark": {"type": "rule", "color": COLORS[0], "opacity": 0.5},
+                "encoding": {"x": x, "y": number("low", y), "y2": {"field": "high"}},
+            },
+            {
+                "mark": {"type": "circle", "color": COLORS[0], "opacity": 1, "stroke": INK},
+                "encoding": {
+                    "x": x,
+                    "y": number("value", y),
+                    "size": number("n", scale={"range": [15, 220]}, legend=None),
+                },
+            },
+        ],
+    }
+    return svg("reliability", spec)
 
 
 def margins_figure(margins: list[dict[str, Any]]) -> Markup:
     """What a minimum margin leaves, and how good it is."""
-
-    def paint(figure: "Figure") -> None:
-        axes = figure.subplots()
-        for i, (name, says) in enumerate((("usable", "pairs left"), ("right", "right, of those left"))):
-            points = [(one["margin"], one[name]) for one in margins if one[name]]
-            xs = [x for x, _ in points]
-            axes.plot(xs, [100 * r["value"] for _, r in points], "-o", color=color(i), label=says)
-            lows, highs = ([100 * r[end] for _, r in points] for end in ("low", "high"))
-            axes.fill_between(xs, lows, highs, color=color(i), alpha=0.15, linewidth=0)
-        axes.set_ylim(-3, 103)
-        axes.grid()
-        axes.set_xlabel("minimum margin, on the scale 0 to 1")
-        axes.set_ylabel("%")
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-
-    return svg("margins", 7.0, 3.2, paint)
+    rows = [
+        {"margin": one["margin"], "of": says}
+        | {end: 100 * one[which][end] for end in ("value", "low", "high")}
+        for which, says in (("usable", "pairs left"), ("right", "right, of those left"))
+        for one in margins
+        if one[which]
+    ]
+    band = {
+        "mark": {"type": "area", "opacity": 0.15},
+        "encoding": {"y": number("low", "%"), "y2": {"field": "high"}},
+    }
+    line = {
+        "mark": {"type": "line", "point": True},
+        "encoding": {"y": number("value", "%", scale={"domain": [0, 100]})},
+    }
+    kinds = ["pairs left", "right, of those left"]
+    across = {
+        "x": number("margin", "minimum margin, on the scale 0 to 1"),
+        "color": name("of", kinds, scale={"domain": kinds, "range": COLORS[:2]}),
+    }
+    return svg(
+        "margins",
+        {"width": 440, "height": 220, "data": values(rows), "encoding": across, "layer": [band, line]},
+    )

@@ -2,11 +2,14 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from reports import plots
 from reports.data import Answer, EndpointRow, ReportData
+from reports.draw import allowed, chart, script
+from reports.plots import quartiles
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -28,11 +31,18 @@ def write_report(run: Path) -> Path:
 
 
 def render(data: ReportData) -> str:
-    """The page. All text that came from a model or a dataset is escaped; the page loads and runs nothing."""
+    """The page. All text that came from a model or a dataset is escaped; the page loads nothing and runs one script."""
+    specs = figures_of(data)
+    code = script() if specs else Markup("")
     return fill(
         "report.html.jinja",
         data=data,
-        figures=_figures(data),
+        specs=specs,
+        chart=chart,
+        script=code,
+        allowed=allowed(code),
+        figures_missing=bool(specs) and not code,
+        quartiles=quartiles,
         statuses=sorted({status for counts in data.judgements.values() for status in counts} - {"ok"}),
         judged_by={"model that wrote the answer": data.judgements} | data.judgements_by,
         widest=max((step.rows_in for step in data.funnel), default=0),
@@ -62,30 +72,24 @@ def _environment() -> "Environment":
     return environment
 
 
-def _figures(data: ReportData) -> dict[str, Markup | list[Markup]]:
-    from reports import plots
-
-    figures: dict[str, Markup | list[Markup]] = {
-        "load": [
-            plots.load_figure(f"load{i}", row.series) if len(row.series) > 1 else Markup("")
-            for i, row in enumerate(data.endpoints)
-        ],
-        "training": [
-            plots.training_figure(f"training{i}", stage)
-            if any(curve.points for curve in stage.curves)
-            else Markup("")
-            for i, stage in enumerate(data.training)
-        ],
-    }
+def figures_of(data: ReportData) -> dict[str, Any]:
+    """Every figure that there are figures for, by its name on the page."""
+    found: dict[str, Any] = {}
     if any(data.scores.values()):
-        figures["scores"] = plots.scores_figure(data.scores)
+        found["scores"] = plots.scores_figure(data.scores)
     if data.win_rates:
-        figures["wins"] = plots.win_rates_figure(data.win_rates)
+        found["wins"] = plots.win_rates_figure(data.win_rates)
     if data.lengths:
-        figures["lengths"] = plots.lengths_figure(data.lengths, list(data.scores))
+        found["lengths"] = plots.lengths_figure(data.lengths, list(data.scores))
     if data.margins:
-        figures["margins"] = plots.margins_figure(data.margins)
-    return figures
+        found["margins"] = plots.margins_figure(data.margins)
+    for i, stage in enumerate(data.training):
+        if any(curve.points for curve in stage.curves):
+            found[f"training{i}"] = plots.training_figure(stage)
+    for i, row in enumerate(data.endpoints):
+        if len(row.series) > 1:
+            found[f"load{i}"] = plots.load_figure(row.series)
+    return found
 
 
 def number(value: float | None) -> str:
