@@ -6,7 +6,7 @@ UV := uv==0.13.9
 AXE := 4.14.1
 
 .PHONY: quickstart test test-long test-deployments test-vllm bench-pipeline bench-memory bench-kills bench-peers bench-judges bench-trainer
-.PHONY: bench-decontaminate bench-imports docs screenshots axe lint format lock clean
+.PHONY: bench-decontaminate bench-imports bench-optimizers bench-dpo-gpu docs screenshots axe lint format lock clean
 
 quickstart: $(READY)
 	$(BIN)/zephyr run recipes/quickstart.yaml
@@ -53,6 +53,14 @@ bench-judges: $(READY)
 # DPO against TRL's, same pairs and weights, on this CPU; under twenty minutes. A short look: make bench-trainer BATCH=2 ROUNDS=1
 bench-trainer: $(READY)
 	$(BIN)/python -m benchmarks.trainer --batch $(or $(BATCH),4) --rounds $(or $(ROUNDS),3)
+
+# Whether bfloat16 weights learn at 5e-7: DPO in five number formats on this CPU; under ten minutes
+bench-optimizers: $(READY)
+	$(BIN)/python -m benchmarks.optimizers --out benchmarks/results/optimizers.json
+
+# DPO of a 7B model on one GPU of 80 GB beside TRL's, random weights; half an hour
+bench-dpo-gpu: $(READY)
+	$(BIN)/python -m benchmarks.dpo_gpu --out benchmarks/results/dpo-gpu.json
 
 # Prompts of benchmarks and near copies among 200 000 synthetic prompts; under a minute
 bench-decontaminate: $(READY)

@@ -29,7 +29,8 @@ def doctor(run: Run) -> dict[str, Any]:
 
 def _stage(run: Run, kind: Kind) -> Examined:
     try:
-        return examine(_job(run, kind))
+        launch = run.recipe.training.launch if run.recipe.training else None
+        return examine(_job(run, kind), launch.devices if launch else 1)
     except RecipeError as error:
         what, _, fix = str(error).partition("; ")
         return Examined(findings=(Finding(level="warning", what="no_dataset", detail=what, fix=fix),))

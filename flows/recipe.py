@@ -38,6 +38,7 @@ from serving.settings import (
     Sampler,
     Vllm,
 )
+from trainers.launch import Launch
 from trainers.online_settings import RLHFSettings
 from trainers.settings import DPOSettings, PretrainSettings, RewardSettings, SFTSettings
 
@@ -107,6 +108,8 @@ class TrainingPlan(Strict):
     gguf: Literal["f16", "q8_0"] | None = None
     """Also write each model as one file that llama.cpp, Ollama and LM Studio read; q8_0 is half the size and, on a CPU,
     faster."""
+    launch: Launch | None = None
+    """Several processes train together, through `accelerate launch`; None: one."""
     rounds: Rounds | None = None
     """So many times `zephyr run` samples from the model in training, judges and trains; None: once, from the base."""
 
@@ -255,11 +258,12 @@ class Recipe(Strict):
                     schedule({name: need}, self.machine, [name], [])
             except WrongModel as error:
                 raise ValueError(str(error)) from error
+        launch = self.training.launch if self.training else None
         for stage in STAGES:
             settings = getattr(self.training, stage, None)
             if settings is not None:
                 try:
-                    settings.accumulation(devices=1)
+                    settings.accumulation(launch.devices if launch else 1)
                     if named := settings.template_name:
                         chat_template(named)
                 except ValueError as error:

@@ -23,6 +23,7 @@ from flows.shown import show_training
 from flows.trainer import run_training
 from serving.gpus import detect
 from trainers.job import Data
+from trainers.launch import Launch, command
 
 TRAINED = 3
 """Attempts of a training that is a child run; each goes on from the checkpoints of the one before."""
@@ -46,7 +47,7 @@ async def train(
         known = 0 if kind == "pretrain" else job.settings.steps(rows(job.train))
         display().add(f"train {stage}", known)
         async with hold(devices(run), f"train {stage} of {run.recipe.name}"):
-            await run_training(path, job, f"train {stage}")
+            await run_training(path, job, f"train {stage}", command(launch_of(run), path))
     made = json.loads((job.out / "model.json").read_text())
     facts.content.setdefault("models", {})[stage] = model_facts(job.out)
     if published(run, kind) is not None:
@@ -126,8 +127,13 @@ async def train_at(run: Run, kind: Kind, deployment: str | None) -> None:
 
 
 def devices(run: Run) -> int:
-    """GPUs that a stage of training takes; none where there are none."""
-    return 1 if run.recipe.machine or detect() else 0
+    """GPUs of this machine that a stage of training takes; none where there are none."""
+    launch = launch_of(run)
+    return (launch.here if launch else 1) if run.recipe.machine or detect() else 0
+
+
+def launch_of(run: Run) -> Launch | None:
+    return run.recipe.training.launch if run.recipe.training else None
 
 
 @asynccontextmanager

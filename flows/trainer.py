@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +25,21 @@ class TrainingFailed(Exception):
     """The training process ended without a model. Its checkpoints are kept; the same command goes on from them."""
 
 
-async def run_training(path: Path, job: Job, bar: str) -> None:
+async def run_training(path: Path, job: Job, bar: str, trainer: Sequence[str]) -> None:
     """Train as the job in `path` says, with its steps on the display under `bar`. Cancelled, it leaves no process.
+
+    `trainer`: the command that does it.
 
     Raises:
         RecipeError: the trainer refused the settings or the data.
         TrainingFailed: it ended otherwise.
     """
     above = [sys.executable, guard.__file__, str(os.getpid()), str(GRACE)]
-    command = [*above, sys.executable, "-m", "trainers.run", str(path)]
     log = path.with_name(path.name.replace(".job.json", ".log"))
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            *command,
+            *above,
+            *trainer,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -4,19 +4,39 @@ import os
 from pathlib import Path
 from typing import Any
 
+from trainers.online_settings import RLHFSettings
 from trainers.settings import Optimizer, Training
 
-OPTIMIZERS: dict[Optimizer, tuple[str, str | None]] = {
-    "adamw": ("adamw_torch_fused", None),
-    "adamw_8bit_stochastic": ("adamw_torch_8bit", "bf16_stochastic_round=True"),
-    "paged_adamw": ("paged_adamw_32bit", None),
-    "rmsprop": ("rmsprop", None),
+OPTIMIZERS: dict[Optimizer, str] = {
+    "adamw": "adamw_torch_fused",
+    "adamw_8bit_stochastic": "adamw_torch_fused",
+    "paged_adamw": "paged_adamw_32bit",
+    "rmsprop": "rmsprop",
 }
+"""Names of transformers'. The first two are those of `trainers/optimizers.py`, but where the weights are in shards."""
 
 
 def devices() -> int:
     """Processes that train together, as the launcher says."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def sharded() -> bool:
+    """Whether each process holds a part of every weight: FSDP or DeepSpeed, as the launcher says."""
+    names = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+    return any(os.environ.get(name, "").lower() in ("true", "1") for name in names)
+
+
+def computes_in_copies(settings: Training) -> bool:
+    """Whether the model's trained weights are bfloat16, and nothing is cast on the way through it.
+
+    Their float32 masters, where there are any, are with the optimizer then. Frozen weights in float32, shards, and
+    optimizers that know no masters are left as they are; autocast turns them into bfloat16 in every pass.
+    """
+    own = settings.optimizer in ("adamw", "adamw_8bit_stochastic") and not sharded()
+    own = own and not isinstance(settings, RLHFSettings)  # PPO's value head reads float32
+    own = own and not (settings.lora and settings.lora.quantize)  # 4-bit layers say what they compute in
+    return own and compute(settings) == "bfloat16" and (settings.lora is None or settings.dtype == "bfloat16")
 
 
 def arguments(settings: Training, work: Path, seed: int) -> dict[str, Any]:
@@ -29,7 +49,6 @@ def arguments(settings: Training, work: Path, seed: int) -> dict[str, Any]:
     ):  # transformers takes the folder from nowhere else; `work` is removed at the end
         own = work.parent / "tensorboard" / work.name.removesuffix(".partial")
         os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(own))
-    optim, optim_args = OPTIMIZERS[settings.optimizer]
     return {
         "output_dir": str(work / "checkpoints"),
         "learning_rate": settings.learning_rate,
@@ -41,11 +60,13 @@ def arguments(settings: Training, work: Path, seed: int) -> dict[str, Any]:
         "per_device_eval_batch_size": settings.micro_batch,
         "gradient_accumulation_steps": settings.accumulation(devices()),
         "max_length": settings.max_length,
-        "optim": optim,
-        "optim_args": optim_args,
+        "optim": OPTIMIZERS[settings.optimizer],
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
         "gradient_checkpointing": settings.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"every_n_layers": settings.checkpoint_every}
+        if settings.gradient_checkpointing and settings.checkpoint_every > 1
+        else None,
         "train_sampling_strategy": "group_by_length" if settings.group_by_length else "random",
         "length_column_name": "length",
         "remove_unused_columns": False,  # else the lengths are gone before the sampler sees them
@@ -62,7 +83,7 @@ def arguments(settings: Training, work: Path, seed: int) -> dict[str, Any]:
         "run_name": f"{work.parent.parent.name}-{work.name.removesuffix('.partial')}",
         "disable_tqdm": True,
         "use_cpu": not gpu,
-        "bf16": compute(settings) == "bfloat16",
+        "bf16": compute(settings) == "bfloat16" and not computes_in_copies(settings),  # autocast
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": gpu,
     }

@@ -180,5 +180,6 @@ class Measured:
         """Of one device."""
         trainer: Any = self
         if self._peak is None:
-            self._peak = peak("bfloat16" if trainer.args.bf16 else "float32", self._config)
+            low = trainer.args.bf16 or torch.bfloat16 in {p.dtype for p in trainer.model.parameters()}
+            self._peak = peak("bfloat16" if low else "float32", self._config)
         return self._peak

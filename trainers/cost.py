@@ -106,6 +106,7 @@ def estimate(job: Job, rows: Any, devices: int, compute: str) -> Cost:
     mean = sum(lengths) / len(lengths)
 
     gpu = torch.cuda.is_available()
+    repeated = 1 / settings.checkpoint_every if settings.gradient_checkpointing else 0.0
     fixed = _fixed(settings, parameters, trained)
     if quantizes(settings):  # all linear layers but the head
         inside = products - (head.weight.numel() if head in shapes else 0)
@@ -115,7 +116,7 @@ def estimate(job: Job, rows: Any, devices: int, compute: str) -> Cost:
         fixed["logits"] = 4096 * min(32768, config.vocab_size) * 4 * 2 / GB
     else:
         fixed["logits"] = 256 * config.vocab_size * 4 * 3 / GB
-    per_token = _activations(config, 2 if compute == "bfloat16" else 4, settings.gradient_checkpointing)
+    per_token = _activations(config, 2 if compute == "bfloat16" else 4, repeated)
 
     def needed(micro: int) -> float:
         return sum(fixed.values()) + per_token * sum(lengths[:micro]) / GB
@@ -126,7 +127,7 @@ def estimate(job: Job, rows: Any, devices: int, compute: str) -> Cost:
     available = _available()
     fits = [n for n in range(1, settings.batch // devices + 1) if needed(n) <= available]
     speed, name = _speed(compute, config)
-    passes = (2 if settings.lora else 3) + settings.gradient_checkpointing
+    passes = (2 if settings.lora else 3) + repeated
     forward = operations(
         Weights(products - head.weight.numel(), head.weight.numel()),
         config,
@@ -179,8 +180,8 @@ def _scored(job: Job, rows: Any) -> float:
 def _fixed(settings: Any, parameters: int, trained: int) -> dict[str, float]:
     """Gigabytes that do not grow with the batch."""
     wide = 4 if settings.dtype == "float32" else 2
-    of_trained = 4 if settings.lora else wide
-    states = {"adamw": 2 * of_trained, "adamw_8bit_stochastic": 2, "paged_adamw": 8, "rmsprop": of_trained}
+    of_trained = 4 if settings.lora else wide  # copies and their gradients together, where there are masters
+    states = {"adamw": 8, "adamw_8bit_stochastic": 2, "paged_adamw": 8, "rmsprop": of_trained}
     return {
         "weights": (parameters * wide + (trained * 4 if settings.lora else 0)) / GB,
         "gradients": trained * of_trained / GB,
@@ -188,14 +189,16 @@ def _fixed(settings: Any, parameters: int, trained: int) -> dict[str, float]:
     }
 
 
-def _activations(config: Any, width: int, checkpointing: bool) -> float:
-    """Bytes per token: what each block keeps for the way back, or with checkpointing its input and one block's."""
+def _activations(config: Any, width: int, repeated: float) -> float:
+    """Bytes per token: what each block keeps for the way back. `repeated`: share of the blocks that are computed again:
+    they keep their input alone, and one of them has all of it at a time."""
     heads = config.num_attention_heads
     keys = config.hidden_size * (getattr(config, "num_key_value_heads", None) or heads) // heads
     block = (6 * config.hidden_size + 2 * keys + 4 * config.intermediate_size) * width
-    if checkpointing:
-        return config.num_hidden_layers * config.hidden_size * width + block
-    return config.num_hidden_layers * block
+    if not repeated:
+        return config.num_hidden_layers * block
+    again = repeated * config.num_hidden_layers
+    return again * config.hidden_size * width + (config.num_hidden_layers - again) * block + block
 
 
 def _available() -> float:

@@ -10,25 +10,24 @@ from datasets import Dataset
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
-from trainers.arguments import adapter, arguments, compute
-from trainers.batches import PromptsTogether, pick, tokens_of, within
+from trainers.arguments import adapter, arguments, compute, sharded
+from trainers.batches import Order, PromptsTogether, SameSteps, part, pick, tokens_of, within
 from trainers.clock import Measured
-from trainers.guards import BadInput, adapters_in_float32
 from trainers.head import score_only_answers
+from trainers.kept_reference import KeptReference
+from trainers.kernels import fuse
 from trainers.pair_tally import PairTally, Seen
-from trainers.reference import COLUMNS, Logps, References, key_of_pair
+from trainers.precision import weights_that_move
+from trainers.processes import most
+from trainers.reference import COLUMNS, References
 from trainers.settings import DPOSettings
 from trainers.sharing import disagreement, obstacle, share_prompts
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-KEPT_AT_ONCE = 1024
-"""Pairs whose reference is computed before it is kept: what a killed run loses at most."""
 WROTE = ("chosen_model", "rejected_model")
 """Columns that say which model wrote the answers, where it is known."""
-CHECKED = 3
-"""Kept pairs that are computed again before the others are believed."""
 
 
 def dpo_config(settings: DPOSettings, work: Path, seed: int) -> DPOConfig:
@@ -60,10 +59,9 @@ def dpo_trainer(
 
     `references`: what this model gave before; None keeps it beside the work, for a run that is killed.
     """
-    trainer = PairTrainer(
+    return PairTrainer(
         references=references or References(work / "reference", "base", settings.dtype, compute(settings)),
-        share=settings.share_prompts,
-        budget=settings.micro_tokens,
+        settings=settings,
         model=model,
         args=dpo_config(settings, work, seed),
         train_dataset=train,
@@ -72,23 +70,23 @@ def dpo_trainer(
         peft_config=adapter(settings, model.config.num_hidden_layers),
         callbacks=list(callbacks),
     )
-    adapters_in_float32(trainer.model)
-    return trainer
 
 
-class PairTrainer(Measured, DPOTrainer):
+class PairTrainer(SameSteps, Measured, KeptReference, DPOTrainer):
     """TRL's trainer, with rows that are tokens already, prompts computed once, and a reference that outlives a run."""
 
-    def __init__(self, *, references: References, share: bool, budget: int | None, **kwargs: Any) -> None:
-        """`budget`: tokens per forward pass; None leaves the batch as it is."""
+    def __init__(self, *, references: References, settings: DPOSettings, **kwargs: Any) -> None:
         self.lean_head: bool | None = None
         """Whether only the answers' tokens meet the vocabulary; None before the model is prepared."""
-        self.not_shared = None if share else "share_prompts is off"
+        self.fused = ""
+        """Kernels of Liger in the model, or why there are none."""
+        self.not_shared = None if settings.share_prompts else "share_prompts is off"
         """Why prompts are computed once per answer; None: they are not."""
         self.reference: dict[str, dict[str, int]] = {}
         """Split -> pairs whose reference was computed, and pairs whose was kept."""
         self._references = references
-        self._budget, self._share_of_step = budget, 1.0
+        self._settings = settings
+        self._budget, self._weight = settings.micro_tokens, 1.0
         super().__init__(**kwargs)
         self._prepare(self.train_dataset)
         self._watch_pairs()
@@ -125,12 +123,15 @@ class PairTrainer(Measured, DPOTrainer):
             self._outputs.append(output.log_probs.detach())
 
     def _prepare(self, dataset: Any) -> None:
-        """Give the model its head and its layout, once. The reference is asked before TRL's own set-up ends."""
+        """Give the model its number format, its head and its layout, once. The reference is asked before TRL's own
+        set-up ends."""
         if self.lean_head is not None:
             return
+        weights_that_move(self, self._settings, self.args.seed)
         self.lean_head = score_only_answers(self.model)
         base: Any = self.accelerator.unwrap_model(self.model)
         base = base.get_base_model() if hasattr(base, "get_base_model") else base
+        self.fused = "none: shards" if sharded() else fuse(base)
         self.not_shared = self.not_shared or obstacle(base)
         if self.not_shared is None:
             share_prompts(base)
@@ -149,44 +150,66 @@ class PairTrainer(Measured, DPOTrainer):
         return f"its log-probabilities would differ by {nats:.2g} nats a token"
 
     @property
+    def attention(self) -> dict[str, Any] | None:
+        """The kernel that ran over shared rows, and why others did not; None where nothing is shared."""
+        base: Any = self.accelerator.unwrap_model(self.model)
+        base = base.get_base_model() if hasattr(base, "get_base_model") else base
+        choice = getattr(base, "attention", None)
+        return {"kernel": choice.name, "refused": choice.refused} if choice else None
+
+    @property
     def _exact(self) -> bool:
         """Whether everything is computed in float32."""
-        model: Any = self.model
-        return not self.args.bf16 and next(model.parameters()).dtype == torch.float32
+        return compute(self._settings) == "float32" and self._settings.dtype == "float32"
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
         return dataset
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+    def _order(self) -> Order:
         prompts = [tuple(prompt) for prompt in self.train_dataset["prompt_ids"]]
         if self.not_shared is None and len(set(prompts)) < len(prompts):
             return PromptsTogether(prompts, self.args.seed)
-        return super()._get_train_sampler(train_dataset)
+        return super()._order()
+
+    def _step_rows(self) -> int:
+        return self._settings.batch
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """One batch, in as many passes as its tokens need; the loss is the mean over its pairs all the same."""
-        if self._budget is None:
-            return super().training_step(model, inputs, num_items_in_batch)
+        """This process's pairs of one optimizer step, in as many passes as they need.
+
+        The loss is the mean over the pairs of all processes, whatever the passes and the processes they fall into.
+        """
+        step, count = self.state.global_step % self._steps_an_epoch, self._settings.batch
+        total = min(count, len(self.train_dataset) - step * count)
+        own = len(part(range(total), self.args.process_index, self.args.world_size))
         lengths = tokens_of(inputs)
-        parts = within(lengths, self._budget)
-        if self.accelerator.num_processes > 1:  # devices must pass together, those with fewer tokens too
-            parts = within(lengths, self._budget, most(self.accelerator, len(parts)))
+        if self._budget is not None:
+            passes = within(lengths, self._budget)
+        else:
+            passes = within([1] * len(lengths), self._settings.micro_batch)
+        weights = [len(pairs) * self.args.world_size / total if own else 0.0 for pairs in passes]
+        if self.accelerator.num_processes > 1:  # processes pass together, those with fewer pairs too
+            spare = most(self.accelerator, len(passes)) - len(passes)
+            passes, weights = passes + [[0]] * spare, weights + [0.0] * spare
         metrics = self._metrics["train"]
         before = {name: len(values) for name, values in metrics.items()}
-        total = torch.zeros((), device=self.args.device)
-        for i, pairs in enumerate(parts):
-            self._share_of_step = len(pairs) / len(lengths)
-            last = i == len(parts) - 1
-            with nullcontext() if last else self.accelerator.no_sync(model):
-                total += super().training_step(model, pick(inputs, pairs), num_items_in_batch)
-        self._share_of_step = 1.0
+        loss = torch.zeros((), device=self.args.device)
+        for number, (pairs, weight) in enumerate(zip(passes, weights, strict=True)):
+            last, self._weight = number == len(passes) - 1, weight
+            self.accelerator.gradient_state._set_sync_gradients(last)
+            waits = last or self.is_deepspeed_enabled  # it counts the passes itself
+            with nullcontext() if waits else self.accelerator.no_sync(model):
+                loss += super().training_step(model, pick(inputs, pairs), num_items_in_batch)
+        self._weight = 1.0
         for name, values in metrics.items():
             new = values[before.get(name, 0) :]
-            if len(new) == len(parts):
-                values[-len(new) :] = [
-                    sum(v * len(pairs) for v, pairs in zip(new, parts, strict=True)) / len(lengths)
-                ]
-        return total
+            if len(new) == len(passes) and any(weights):
+                values[-len(new) :] = [sum(v * w for v, w in zip(new, weights, strict=True)) / sum(weights)]
+        return loss
+
+    @property
+    def _steps_an_epoch(self) -> int:
+        return -(-len(self.train_dataset) // self._settings.batch)
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         inputs = dict(inputs)
@@ -194,8 +217,9 @@ class PairTrainer(Measured, DPOTrainer):
         self._outputs = []
         found = super().compute_loss(model, inputs, *args, **kwargs)
         outputs, self._outputs = self._outputs, None
-        self.tallies[self._mode].add(self._seen(outputs, inputs, models))
-        return found if self._share_of_step == 1.0 else found * self._share_of_step
+        if self._weight:
+            self.tallies[self._mode].add(self._seen(outputs, inputs, models))
+        return found if self._weight == 1.0 else found * self._weight
 
     @property
     def _mode(self) -> str:
@@ -215,47 +239,3 @@ class PairTrainer(Measured, DPOTrainer):
         figures = self.tallies[self._mode].take(self.accelerator)
         logs.update({f"{before}{name}": value for name, value in figures.items()})
         super().log(logs, *args, **kwargs)
-
-    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-        """`dataset` with the reference's log-probabilities, those that are kept or else computed now, and kept."""
-        self._prepare(dataset)
-        keys = [key_of_pair(row) for row in dataset]
-        logps = self._references.known(keys)
-        self._spot_check(dataset, keys, logps)
-        missing = list({key: row for row, key in enumerate(keys) if key not in logps}.values())
-        for start in range(0, len(missing), KEPT_AT_ONCE):
-            part = missing[start : start + KEPT_AT_ONCE]
-            scored = super()._precompute_ref_logps(dataset.select(part), name, batch_size)
-            new = list(zip(*(scored[column] for column in COLUMNS), strict=True))
-            if self.accelerator.is_main_process:
-                self._references.add([keys[row] for row in part], new)
-            logps |= {keys[row]: found for row, found in zip(part, new, strict=True)}
-        self.reference[name] = {"computed": len(missing), "kept": len(set(keys)) - len(missing)}
-        for column, place in zip(COLUMNS, (0, 1), strict=True):
-            dataset = dataset.add_column(column, [logps[key][place] for key in keys])
-        return dataset
-
-    def _spot_check(self, dataset: Any, keys: list[str], logps: dict[str, Logps]) -> None:
-        """Compute a few of the kept ones again. Where a folder was copied or edited, they would be another model's."""
-        known = [row for row, key in enumerate(keys) if key in logps]
-        for row in known[:: max(1, len(known) // CHECKED)][:CHECKED]:
-            pair = dataset[row]
-            batch = {
-                n: part.to(self.args.device)
-                for n, part in self.data_collator([pair]).items()
-                if n != "models"
-            }
-            again = [float(part) for part in self.compute_ref_log_probs(self.model, batch)]
-            for kept, found, answer in zip(
-                logps[keys[row]], again, ("chosen_ids", "rejected_ids"), strict=True
-            ):
-                if abs(kept - found) > (1e-3 if self._exact else 0.05) * max(len(pair[answer]), 10):
-                    raise BadInput(
-                        f"{self._references.folder} says {kept:.2f} nats for an answer to which this base gives "
-                        f"{found:.2f}: it was not computed by this model; delete the folder"
-                    )
-
-
-def most(accelerator: Any, number: int) -> int:
-    """The largest of every device's number."""
-    return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())

@@ -24,8 +24,12 @@ def moved_share(settings: Training) -> float:
     below |w| / 512 is rounded away. Measured after 100 steps: 1 % at 5e-7, 8 % at 5e-6, 30 % at 2e-5; this
     gives 1, 10, 39.
     """
-    if settings.dtype == "float32" or settings.lora or settings.optimizer == "adamw_8bit_stochastic":
-        return 1.0
+    if (
+        settings.dtype == "float32"
+        or settings.lora
+        or settings.optimizer in ("adamw", "adamw_8bit_stochastic")
+    ):
+        return 1.0  # with masters, or rounded by chance
     return math.erf(settings.learning_rate * 512 / TYPICAL_WEIGHT / math.sqrt(2))
 
 
@@ -55,7 +59,7 @@ def check_settings(settings: Training, devices: int = 1) -> None:
             f"dtype='bfloat16' with learning_rate={settings.learning_rate:g} and "
             f"optimizer={settings.optimizer!r}: "
             f"about {share:.0%} of the weights would move, the other steps are rounded away; "
-            "set dtype: float32, or lora, or optimizer: adamw_8bit_stochastic"
+            "set dtype: float32, or lora, or optimizer: adamw, which rounds by chance"
         )
 
 

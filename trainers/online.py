@@ -20,10 +20,10 @@ from trainers.arguments import adapter, arguments
 from trainers.batches import EpochOrder
 from trainers.checkpoints import TrainingFailed
 from trainers.clock import Measured
-from trainers.guards import adapters_in_float32
 from trainers.head import score_only_answers
 from trainers.online_settings import RLHFSettings
 from trainers.ppo import PPOTrainer
+from trainers.precision import weights_that_move
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -79,7 +79,7 @@ def online_trainer(
         case "ppo":
             fields["num_generations"] = max(2, settings.answers)
             trainer = PPO(args=RLOOConfig(**fields), ppo=settings.ppo, answers=settings.answers, **common)
-    adapters_in_float32(trainer.model)
+    weights_that_move(trainer, settings, seed)
     if settings.temperature == 1:  # the lean head knows none
         for scored in (trainer.model, trainer.ref_model):
             if scored is not None:

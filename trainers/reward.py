@@ -15,7 +15,8 @@ from trl.trainer.reward_trainer import RewardTrainer
 
 from trainers.arguments import adapter, arguments
 from trainers.clock import Measured
-from trainers.guards import BadInput, adapters_in_float32
+from trainers.guards import BadInput
+from trainers.precision import weights_that_move
 from trainers.settings import RewardSettings
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def reward_trainer(
         peft_config=adapter(settings, model.config.num_hidden_layers, whole="score", scores=True),
         callbacks=list(callbacks),
     )
-    adapters_in_float32(trainer.model)
+    weights_that_move(trainer, settings, seed)
     return trainer
 
 

@@ -1,4 +1,5 @@
-"""`python -m trainers.run JOB.json`: one training run in a process of its own.
+"""`python -m trainers.run JOB.json`: one training run in a process of its own, or in several that `accelerate launch`
+starts.
 
 Exit code 0: the model is at the job's `out`. 1: training failed. 2: the job is wrong; stderr says what was
 wanted. The last line of stdout is one JSON object. A model this job already gave is returned without
@@ -11,6 +12,8 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,11 @@ QUIET = {
 }
 
 
+def first() -> bool:
+    """Whether this is the process that writes, where a launcher started several to train together."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def main(arguments: list[str]) -> int:
     start = time.monotonic()
     try:
@@ -44,7 +52,8 @@ def main(arguments: list[str]) -> int:
         print(f"error: training failed: {type(error).__name__}: {error}", file=sys.stderr)
         return 1
     seconds = round(time.monotonic() - start, 2)
-    print(json.dumps({"out": str(job.out), "key": made["key"], "reused": reused, "seconds": seconds}))
+    if first():
+        print(json.dumps({"out": str(job.out), "key": made["key"], "reused": reused, "seconds": seconds}))
     return 0
 
 
@@ -68,20 +77,28 @@ def run(job: Job) -> tuple[dict[str, Any], bool]:
     if made := finished(job.out, key):
         return made, True
     job.out.parent.mkdir(parents=True, exist_ok=True)
-    with job.partial.with_suffix(".lock").open("w") as lock:
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    with alone(job) if first() else nullcontext():
+        from trainers.train import train
+
+        train(job, key)
+    made = finished(job.out, key)
+    assert made is not None
+    return made, False
+
+
+@contextmanager
+def alone(job: Job) -> Iterator[None]:
+    """Keeps other runs of the same model out while the block runs."""
+    path = job.partial.with_suffix(".lock")
+    with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BadInput(f"out={str(job.out)!r} is being trained by another process; wait for it") from None
-        for name, value in QUIET.items():
-            os.environ.setdefault(name, value)
-        from trainers.train import train
-
-        train(job, key)
-        Path(lock.name).unlink()
-    made = finished(job.out, key)
-    assert made is not None
-    return made, False
+        yield
+        path.unlink()
 
 
 def check_files(job: Job) -> None:

@@ -86,18 +86,24 @@ class Training(Strict):
     lora: LoRA | None = None
     """None trains all weights, as the paper did."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the base weights. A full fine-tune needs float32: at 5e-7 nearly no bfloat16 weight moves."""
+    """What the weights are kept in. float32: where `compute` is bfloat16 they are masters beside the model's copies.
+    bfloat16: no masters, and steps are rounded by chance, so that small ones arrive on average. Adapters always have
+    masters."""
     compute: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the matrix products; weights and their updates keep `dtype`. Handbook: bfloat16, which `auto` takes on
+    """What the model computes in; weights and their updates keep `dtype`. Handbook: bfloat16, which `auto` takes on
     a GPU; on a CPU it takes float32, as the first small steps of an adapter are rounded away in bfloat16."""
     optimizer: Optimizer = "adamw"
-    """Paper and handbook: AdamW. `adamw_8bit_stochastic` needs torchao, `paged_adamw` bitsandbytes."""
+    """Paper and handbook: AdamW. `adamw_8bit_stochastic` keeps its averages in 8 bits, 6 bytes less per trained weight;
+    `paged_adamw` needs bitsandbytes."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Paper: none."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Longer gradients are scaled down to it. Handbook: 1.0 (the library's default)."""
     gradient_checkpointing: bool = False
-    """Half the speed for less memory. Handbook: on; our choice: off until memory runs out."""
+    """Blocks compute their activations again on the way back: a third slower for much less memory. Handbook: on; our
+    choice: off until memory runs out."""
+    checkpoint_every: int = Field(default=1, ge=1)
+    """With `gradient_checkpointing`: of so many blocks one computes again. 2: half the cost, half of what it saves."""
     group_by_length: bool = False
     """Batches of similar length: less padding, less random batches."""
     template: str | None = Field(default=None, min_length=1)
@@ -241,14 +247,11 @@ class DPOSettings(Training):
     """The judge looks on while training runs. None: it does not."""
 
     def accumulation(self, devices: int) -> int:
-        if self.micro_tokens is None:
-            return super().accumulation(devices)
-        if self.batch % devices:
-            raise ValueError(f"batch={self.batch} is not a multiple of {devices} devices; set batch to one")
+        """1: the trainer is handed a step's pairs at once, and makes the passes itself."""
         return 1
 
     def rows_per_step(self, devices: int) -> int:
-        return self.micro_batch if self.micro_tokens is None else self.batch // devices
+        return -(-self.batch // devices)
 
     @property
     def losses(self) -> dict[Loss, float]:

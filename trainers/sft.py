@@ -8,18 +8,16 @@ from datasets import Dataset
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from trainers.arguments import adapter, arguments
+from trainers.arguments import adapter, arguments, sharded
+from trainers.batches import SameSteps
 from trainers.clock import Measured
-from trainers.guards import adapters_in_float32
 from trainers.head import score_only_answers
+from trainers.kernels import fuse
+from trainers.precision import weights_that_move
 from trainers.settings import PretrainSettings, SFTSettings
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
-
-
-class MeasuredSFT(Measured, SFTTrainer):
-    pass
 
 
 def sft_config(settings: SFTSettings | PretrainSettings, work: Path, seed: int) -> SFTConfig:
@@ -36,6 +34,11 @@ def sft_config(settings: SFTSettings | PretrainSettings, work: Path, seed: int) 
         completion_only_loss=None,
         shuffle_dataset=False,
     )
+
+
+class MeasuredSFT(SameSteps, Measured, SFTTrainer):
+    fused = ""
+    """Kernels of Liger in the model, or why there are none."""
 
 
 def sft_trainer(
@@ -58,6 +61,9 @@ def sft_trainer(
         peft_config=adapter(settings, model.config.num_hidden_layers),
         callbacks=list(callbacks),
     )
-    adapters_in_float32(trainer.model)
+    weights_that_move(trainer, settings, seed)
+    base: Any = trainer.model
+    base = base.get_base_model() if hasattr(base, "get_base_model") else base
+    trainer.fused = "none: shards" if sharded() else fuse(base)
     score_only_answers(trainer.model)
     return trainer

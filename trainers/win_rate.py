@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from trainers.checkpoints import TrainingFailed
+from trainers.precision import put, trained
 from trainers.settings import WinRate
 
 Messages = list[dict[str, str]]
@@ -180,8 +181,7 @@ class Looks(TrainerCallback):
         return compared(before, after)
 
     def _trained(self) -> dict[str, torch.Tensor]:
-        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        return {n: p.detach().cpu().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+        return {name: weights.cpu().contiguous() for name, weights in trained(self.trainer).items()}
 
     def _weights(self, step: int) -> Path:
         return self.work / f"best-{step}.safetensors"
@@ -199,10 +199,5 @@ class Looks(TrainerCallback):
         best = self.best
         if not self.settings.keep_best or best is None or not self._weights(best["step"]).is_file():
             return None
-        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        weights = load_file(self._weights(best["step"]))
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name in weights:
-                    parameter.copy_(weights[name])
+        put(self.trainer, load_file(self._weights(best["step"])))
         return best["step"]

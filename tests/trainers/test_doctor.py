@@ -125,7 +125,7 @@ def test_a_defect_of_the_data_is_named(plant: Any, what: str, level: str, examin
 @pytest.mark.parametrize(
     "settings, what",
     [
-        ({"dtype": "bfloat16"}, "settings"),
+        ({"dtype": "bfloat16", "optimizer": "rmsprop"}, "settings"),
         ({"max_length": 1024}, "max_length"),
         ({"learning_rate": 0.01}, "learning_rate"),
         ({"epochs": 1}, "few_steps"),

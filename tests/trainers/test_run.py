@@ -86,11 +86,18 @@ def test_the_merged_model_is_the_base_with_the_adapter(job: Callable[..., Any], 
     assert torch.allclose(merged(ids).logits, adapted(ids).logits, atol=1e-5)
 
 
-@pytest.mark.parametrize("lora", [None, LORA], ids=["all weights", "lora"])
+BFLOAT16 = {"compute": "bfloat16", "optimizer": "adamw_8bit_stochastic"}
+
+
+@pytest.mark.parametrize(
+    "own",
+    [{}, {"lora": LORA}, pytest.param(BFLOAT16, marks=pytest.mark.long)],
+    ids=["all weights", "lora", "masters and 8 bits"],
+)
 def test_a_killed_run_goes_on_and_ends_at_the_same_weights(
-    lora: Any, job: Callable[..., Any], tmp_path: Path
+    own: dict[str, Any], job: Callable[..., Any], tmp_path: Path
 ):
-    settings = {"lora": lora, "epochs": 3, "save_every": 2}
+    settings = {**own, "epochs": 3, "save_every": 2}
     whole = job(settings=settings, out=str(tmp_path / "whole"))
     assert here(whole, tmp_path) == 0
 
@@ -171,7 +178,7 @@ def test_sft_learns_and_keeps_its_template(job: Callable[..., Any], tmp_path: Pa
     "change, said",
     [
         (
-            {"settings": {"batch": 6}},
+            {"kind": "sft", "settings": {"batch": 6}},
             "batch=6 is not a multiple of micro_batch=4 x 1 devices; set batch to a multiple of 4",
         ),
         ({"settings": {"betta": 1}}, "betta"),
@@ -180,7 +187,10 @@ def test_sft_learns_and_keeps_its_template(job: Callable[..., Any], tmp_path: Pa
         ({"train": {"folder": "/nowhere"}}, "give either files, or a folder and its split"),
         ({"gguf": "/nowhere.gguf"}, "gguf='/nowhere.gguf' is not there"),
         ({"settings": {"max_length": 4096}}, "max_length=4096 is above the base's 512 positions"),
-        ({"settings": {"dtype": "bfloat16", "learning_rate": 5e-7}}, "about 1% of the weights would move"),
+        (
+            {"settings": {"dtype": "bfloat16", "learning_rate": 5e-7, "optimizer": "rmsprop"}},
+            "about 1% of the weights would move",
+        ),
     ],
 )
 def test_a_wrong_job_exits_with_2_and_says_what_was_wanted(

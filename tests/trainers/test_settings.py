@@ -13,11 +13,13 @@ from trainers.settings import DPOSettings, LoRA, Loss, Optimizer, SFTSettings
 
 
 def test_accumulation_follows_from_the_batch_people_mean():
-    assert DPOSettings(batch=64, micro_batch=4).accumulation(devices=2) == 8
+    assert SFTSettings(batch=64, micro_batch=4).accumulation(devices=2) == 8
+    pairs = DPOSettings(batch=30, micro_batch=4)  # a step's pairs are dealt out as they come
+    assert pairs.accumulation(devices=4) == 1 and pairs.rows_per_step(devices=4) == 8
     with pytest.raises(
         ValueError, match="batch=30 is not a multiple of micro_batch=4 x 2 devices; set batch to a mul"
     ):
-        DPOSettings(batch=30, micro_batch=4).accumulation(devices=2)
+        SFTSettings(batch=30, micro_batch=4).accumulation(devices=2)
 
 
 def test_the_earlier_of_epochs_and_steps_ends_training():
@@ -49,13 +51,13 @@ def test_dpo_settings_that_cannot_hold_are_refused(wrong: dict[str, Any], words:
 
 @pytest.mark.parametrize("rate, share", [(5e-7, 0.01), (5e-6, 0.1), (2e-5, 0.39)])
 def test_bfloat16_weights_that_would_not_move_are_refused(rate: float, share: float):
-    frozen = DPOSettings(dtype="bfloat16", learning_rate=rate)
+    frozen = DPOSettings(dtype="bfloat16", learning_rate=rate, optimizer="rmsprop")
     assert moved_share(frozen) == pytest.approx(share, abs=0.01)
     with pytest.raises(BadInput, match="rounded away; set dtype: float32, or lora"):
         check_settings(frozen)
     check_settings(frozen.model_copy(update={"lora": LoRA()}))
     check_settings(frozen.model_copy(update={"dtype": "float32"}))
-    check_settings(frozen.model_copy(update={"optimizer": "adamw_8bit_stochastic"}))
+    check_settings(frozen.model_copy(update={"optimizer": "adamw"}))
 
 
 def test_an_adapter_is_refused_as_a_base_and_its_base_is_named(tmp_path: Path):
@@ -109,15 +111,29 @@ def test_every_sft_config_we_can_produce_constructs(
     )
     config = sft_config(settings, tmp_path, 1)
     assert config.gradient_accumulation_steps == 16 and config.learning_rate == 2e-5
-    assert config.optim == OPTIMIZERS[settings.optimizer][0]
+    assert config.optim == OPTIMIZERS[settings.optimizer]
     assert config.gradient_checkpointing is switch
 
 
-@pytest.mark.parametrize("compute, bf16", [("float32", False), ("bfloat16", True)])
-def test_the_matrix_products_run_in_what_was_asked_for(compute: Any, bf16: bool, tmp_path: Path):
+@pytest.mark.parametrize(
+    "settings, copies",
+    [
+        ({}, True),
+        ({"dtype": "bfloat16", "optimizer": "adamw_8bit_stochastic"}, True),
+        ({"dtype": "bfloat16", "lora": {}}, True),
+        ({"lora": {}}, False),
+        ({"optimizer": "rmsprop"}, False),
+    ],
+    ids=["masters", "no masters", "adapters", "frozen float32", "no masters known"],
+)
+def test_bfloat16_is_computed_in_copies_of_the_weights_or_else_by_autocast(
+    settings: dict[str, Any], copies: bool, tmp_path: Path
+):
     from trainers.dpo import dpo_config
 
-    assert dpo_config(DPOSettings(compute=compute), tmp_path, 1).bf16 is bf16
+    asked = DPOSettings.model_validate({"compute": "bfloat16", **settings})
+    assert dpo_config(asked, tmp_path, 1).bf16 is not copies
+    assert not dpo_config(asked.model_copy(update={"compute": "float32"}), tmp_path, 1).bf16
 
 
 def test_adapters_can_sit_on_the_last_blocks_only():

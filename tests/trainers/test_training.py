@@ -147,3 +147,30 @@ def test_the_lean_head_gives_trls_numbers_and_gradients(trained_head: bool, tiny
 def test_rows_of_similar_length_can_be_batched_together(trained: Callable[..., Any]):
     history = trained(group_by_length=True, lora=LoRA(r=2)).state.log_history
     assert history[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+@pytest.mark.parametrize(
+    "settings, kept",
+    [
+        ({}, torch.float32),
+        ({"dtype": "bfloat16", "optimizer": "adamw_8bit_stochastic"}, torch.bfloat16),
+        ({"dtype": "bfloat16", "lora": LoRA(r=4)}, torch.float32),
+    ],
+    ids=["masters", "no masters", "adapters"],
+)
+def test_bfloat16_training_follows_float32s_and_its_weights_move(
+    kind: str, settings: dict[str, Any], kept: torch.dtype, trained: Callable[..., Any]
+):
+    from trainers.precision import finish
+
+    common = {"learning_rate": 1e-3 if "lora" in settings else 1e-4, "max_steps": 4}
+    exact = trained(kind, **common, lora=settings.get("lora"))
+    trainer = trained(kind, **common, **settings, compute="bfloat16")
+    weights = [p for p in trainer.model.parameters() if p.requires_grad]
+    assert {p.dtype for p in weights} == {torch.bfloat16} and not trainer.args.bf16
+    losses = [[line["loss"] for line in t.state.log_history if "loss" in line] for t in (exact, trainer)]
+    assert losses[1] == pytest.approx(losses[0], abs=0.02) and losses[1] != losses[0]
+    moved = finish(trainer)
+    assert moved and (moved > 0.7 or kept == torch.bfloat16)
+    assert {p.dtype for p in weights} == {kept}
