@@ -158,7 +158,9 @@ def figures(found: Mapping[str, Any]) -> dict[str, Estimate]:
     """Task and metric -> its value, with an interval from the harness's own standard error."""
     values: dict[str, Estimate] = {}
     for task, own in found["results"].items():
-        known = {key.split(",")[0]: key for key in own if not key.split(",")[0].endswith("_stderr")}
+        # a metric has its filter after a comma; beside them stand sample_len and the like
+        metrics = [key for key in own if "," in key]
+        known = {name: key for key in metrics if not (name := key.split(",")[0]).endswith("_stderr")}
         order = sorted(known, key=lambda m: BEST_FIRST.index(m) if m in BEST_FIRST else len(BEST_FIRST))
         for metric in order:
             value = own[known[metric]]

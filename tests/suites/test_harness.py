@@ -109,6 +109,7 @@ def test_a_task_is_the_metric_the_leaderboard_takes_and_a_missing_error_is_no_in
     assert (arc.value, arc.n) == (0.6203, 1172) and arc.low == pytest.approx(0.6203 - 1.96 * 0.0142, abs=1e-4)
     assert figures["arc_challenge acc"].value == 0.58
     tiny = figures["tiny_sums"]
+    assert set(figures) == {"arc_challenge", "arc_challenge acc", "tiny_sums"}, "sample_len is no metric"
     assert tiny.low == tiny.value == tiny.high == 0.5 and tiny.n == 3
     result = harness.result({"base": FOUND, "dpo": FOUND})
     assert set(result.metrics["arc_challenge"]) == {"base", "dpo"}
