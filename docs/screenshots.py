@@ -63,7 +63,6 @@ def main() -> None:
         report = Path(folder) / "report.html"
         report.write_text(render(realistic()), encoding="utf-8")
         take(page, f"{report.as_uri()}#scores", "report", 900)
-        take(page, f"{report.as_uri()}#training", "report-dark", 700, dark=True)
 
 
 if __name__ == "__main__":
