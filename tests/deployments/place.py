@@ -137,6 +137,7 @@ def place(home: Path, database: str | None = None, **more: str) -> Iterator[Plac
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.5",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite's one writer, on a busy machine
         "DO_NOT_TRACK": "1",
         "NO_PROXY": "127.0.0.1,localhost",
         "PYTHONPATH": str(ROOT),
