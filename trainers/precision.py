@@ -103,7 +103,8 @@ def put(trainer: Any, weights: dict[str, Tensor]) -> None:
 def finish(trainer: Any) -> float | None:
     """Put masters in the place of their copies; returns the share of the trained weights that are not what they were.
 
-    None where they are in shards. Nearly 1 is what training does; a few percent is what bfloat16 leaves of small steps.
+    None where they are in shards. Nearly 1 with masters. Without, weights move rarely and then by a whole step of their
+    format: 0.2 after 200 steps of 5e-7, where rounding to the nearest leaves 0.004.
     """
     optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
     if isinstance(optimizer, AdamW):
