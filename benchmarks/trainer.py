@@ -158,7 +158,7 @@ class Runner:
     def hear(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         while line := self.process.stdout.readline():
-            if line.startswith("{"):
+            if line.startswith('{"'):  # the trainer prints too, in words of its own
                 return json.loads(line)
         self.errors.seek(0)
         raise RuntimeError(f"{self.process.args}: {self.errors.read()[-2000:]}")
