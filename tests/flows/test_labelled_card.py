@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from flows.judge_card import judge_card
 from flows.labels import gold_file
+from flows.run import Run
 from flows.subject import Subject
 from tests.browser import Page, browser
 from tests.view.stored_run import served, stored_run
@@ -13,15 +16,19 @@ TEXTS = "[...document.querySelectorAll('.side .text')].map((one) => one.textCont
 
 
 def label(page: Page, count: int, *, by_the_rules: bool) -> None:
-    """Press what the rules would, at most six words, or the other."""
+    """Press what the rules would, which want at most six words and forgive the fewer too many, or the other."""
     for _ in range(count):
-        first, second = (len(text.split()) <= 6 for text in page.run(TEXTS))
+        first, second = (len(text.split()) for text in page.run(TEXTS))
         assert first != second, "the rules are one of those who disagree"
-        page.leave(lambda key="1" if first == by_the_rules else "2": page.press(key))
+        page.leave(lambda key="1" if (first < second) == by_the_rules else "2": page.press(key))
 
 
-async def test_twenty_disagreements_labelled_by_keyboard_update_the_judge_card(tmp_path: Path):
-    run = stored_run(tmp_path, 60, shard_size=30)
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return stored_run(tmp_path, 60, shard_size=30)
+
+
+async def test_twenty_disagreements_labelled_by_keyboard_update_the_judge_card(run: Run, tmp_path: Path):
     with served(run) as (url, labels), browser() as page:
         page.go(f"{url}/label")
         label(page, 10, by_the_rules=True)
