@@ -34,14 +34,16 @@ ESSENTIALS = r"""
   for (const node of all("table")) if (!node.querySelector("th[scope]")) found.push("a table without headings");
   for (const node of all("img, [role=img]"))
     if (!(node.alt || node.ariaLabel)) found.push(`no description: ${node.outerHTML.slice(0, 80)}`);
-  for (const node of all("*"))
+  for (const node of all("body *:not(svg, svg *, script)"))
     if (seen(node) && /auto|scroll/.test(getComputedStyle(node).overflowY + getComputedStyle(node).overflowX) &&
         (node.scrollHeight > node.clientHeight + 1 || node.scrollWidth > node.clientWidth + 1) && node.tabIndex < 0 &&
         !node.querySelector("a, button, [tabindex]"))
       found.push(`scrolls, and not by keyboard: ${node.outerHTML.slice(0, 80)}`);
 
   const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-  const rgba = (color) => {
+  const known = new Map();
+  const rgba = (color) => known.get(color) ?? known.set(color, drawn(color)).get(color);
+  const drawn = (color) => {
     canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
     return [...canvas.getImageData(0, 0, 1, 1).data];
   };
