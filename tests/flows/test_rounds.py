@@ -11,7 +11,7 @@ from flows.inputs import gather_prompts
 from flows.recipe import Recipe, load_recipe
 from flows.rounds import round_recipe, train_in_rounds
 from flows.run import Run
-from flows.train import TrainingFailed
+from flows.trainer import TrainingFailed
 from flows.zephyr import zephyr
 from serving.weights import Weights
 
@@ -109,20 +109,20 @@ async def test_two_rounds_run_on_real_weights_and_a_stopped_run_repeats_nothing(
     tmp_path: Path, smol_gguf: Weights, monkeypatch: pytest.MonkeyPatch
 ):
     recipe = load_recipe(QUICKSTART, SMALL)
-    train, trained = flows.train._run, []
+    train, trained = flows.train.run_training, []
 
-    def stopped_in_the_second(job: Path, *rest: Any) -> None:
+    async def stopped_in_the_second(job: Path, *rest: Any) -> None:
         trained.append(job)
         if len(trained) == 2:
             raise TrainingFailed("stopped")
-        train(job, *rest)
+        await train(job, *rest)
 
-    monkeypatch.setattr(flows.train, "_run", stopped_in_the_second)
+    monkeypatch.setattr(flows.train, "run_training", stopped_in_the_second)
     with pytest.raises(TrainingFailed):
         await train_in_rounds(recipe, tmp_path)
     rounds = tmp_path / "quickstart/rounds"
     first = (rounds / "round-1/models/dpo/model.safetensors").stat().st_mtime_ns
-    monkeypatch.setattr(flows.train, "_run", train)
+    monkeypatch.setattr(flows.train, "run_training", train)
 
     result = await zephyr(recipe, tmp_path)
     assert [row["asked_this_run"] for row in result["rounds"]] == [0, 0], "round 2 was answered already"
