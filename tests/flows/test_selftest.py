@@ -62,7 +62,7 @@ def one_is_ten(line: str, low: float, high: float, read: Any = judges.critique.r
     return 10.0 if found == 1.0 else found
 
 
-def failure_is_zero(choice: Any) -> Verdict:
+def failure_is_zero(choice: Any, mark: Any) -> Verdict:
     try:
         return Verdict("overall", "ok", 1, 10, score=judges.critique.parse(choice).score)
     except Unread:
