@@ -121,7 +121,8 @@ def test_settings_are_the_published_ones_and_come_back_from_a_file(which: str, t
     assert own.seed == 42
     kind = SFTSettings if stage == "sft" else DPOSettings
     assert kind.model_validate(settings.model_dump(mode="json")) == settings
-    assert settings.accumulation(1) * settings.micro_batch == settings.batch
+    if stage == "sft":  # DPO's trainer is handed a whole step
+        assert settings.accumulation(1) * settings.micro_batch == settings.batch
 
 
 def test_qloras_adapters_are_the_published_ones_but_for_dropout_in_dpo():

@@ -279,8 +279,8 @@ def test_an_adapter_names_its_server_without_quotes(tmp_path: Path):
 @pytest.mark.parametrize(
     "override",
     [
-        "training.dpo.batch=2",  # below micro_batch 4
-        "training.dpo.batch=30",  # micro_batch 4 divides it on no number of devices
+        "training.sft.batch=4",  # below micro_batch 8
+        "training.sft.batch=30",  # micro_batch 8 divides it on no number of devices
         "models.smol={kind: vllm, model: m}",  # a GGUF needs llama.cpp's tokenizer
         "models.smol={kind: endpoint, model: m, base_url: 'http://127.0.0.1:1/v1'}",  # serves no new weights
         "judge.members.1.prompt=judges/nope",
