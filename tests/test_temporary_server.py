@@ -29,6 +29,7 @@ def servers_of(home: Path) -> list[int]:
     return found
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)  # Prefect's own start, with a new database, is most of it
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks through /proc")
 def test_a_killed_command_leaves_no_prefect_server(tmp_path: Path):

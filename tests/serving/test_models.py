@@ -30,7 +30,13 @@ def processes(folder: Path) -> list[int]:
     return [pid for pid in guard.members(entry["group"]) if pid != entry["group"]]
 
 
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
+@pytest.mark.parametrize(
+    "blow",
+    [
+        pytest.param(signal.SIGKILL, id="dies"),
+        pytest.param(signal.SIGSTOP, id="hangs", marks=pytest.mark.long),  # its patience is half a minute
+    ],
+)
 async def test_a_server_that_fails_under_load_loses_no_request(
     tmp_path: Path, smol_gguf: Weights, blow: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ):
