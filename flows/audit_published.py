@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from flows.imports import look, scale_of
-from flows.recipe import RecipeError, explain
+from flows.recipe import RecipeError
+from flows.recipe_file import explain
 from pairs.audit import audit
 from pairs.cleaning import Cleaning
 from prompts.published import open_published

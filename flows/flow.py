@@ -11,7 +11,8 @@ from pydantic_core import CoreSchema, core_schema
 
 from flows import telemetry
 from flows.closed import close_schemas
-from flows.recipe import Recipe, load_recipe
+from flows.recipe import Recipe
+from flows.recipe_file import load_recipe
 from flows.stopping import stoppable
 
 P = ParamSpec("P")

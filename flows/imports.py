@@ -21,7 +21,8 @@ from pydantic import ValidationError
 
 from flows.answers import Case, row_of
 from flows.inputs import gather_prompts
-from flows.recipe import Recipe, RecipeError, explain
+from flows.recipe import Recipe, RecipeError
+from flows.recipe_file import explain
 from flows.run import Run
 from judges.published import PublishedRatings, verdict
 from prompts.annotations import ASPECTS, OVERALL, shifted

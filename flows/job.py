@@ -9,9 +9,10 @@ from pydantic import TypeAdapter
 
 from flows.dataset_card import lineage
 from flows.inputs import gather_prompts
-from flows.recipe import Pretraining, RecipeError
+from flows.recipe import RecipeError
 from flows.run import Run
 from flows.shareable import licences, shareable, shown
+from flows.training_plan import Pretraining
 from pairs.training_data import DATA, TrainingData, prepare
 from prompts.chat import chat_template
 from records.schema import Prompt

@@ -14,7 +14,8 @@ import fsspec
 from flows.answers import stored
 from flows.dataset import Judged, judged_prompts
 from flows.inputs import gather_prompts
-from flows.recipe import RecipeError, load_recipe
+from flows.recipe import RecipeError
+from flows.recipe_file import load_recipe
 from flows.run import Run
 from judges.gold import GoldError, GoldItem
 from judges.human import Choice, asked, judgements_of, label_of, pair_key

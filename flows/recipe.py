@@ -1,15 +1,13 @@
 """A recipe: one YAML file that decides everything in a run. The same class is the flows' parameter and its form."""
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from flows.suites.settings import Benchmark, check_models
+from flows.training_plan import STAGES, Evaluation, TrainingPlan
 from judges import JudgeSettings, Jury, panel
 from judges.jury import Member
 from judges.minimum import JudgeMinimum
@@ -17,7 +15,6 @@ from pairs.best_of_n import BestOfN
 from pairs.cleaning import Cleaning
 from pairs.policies import PairSettings
 from pairs.splits import SplitSettings
-from pairs.training_data import DATA, TrainingData
 from prompts.chat import chat_template
 from prompts.principle import principle_texts
 from prompts.sources import PromptSource
@@ -38,111 +35,10 @@ from serving.settings import (
     Sampler,
     Vllm,
 )
-from trainers.launch import Launch
-from trainers.online_settings import RLHFSettings
-from trainers.settings import DPOSettings, PretrainSettings, RewardSettings, SFTSettings
-
-STAGES = ("pretrain", "sft", "reward", "dpo", "rlhf")
-"""Of training, in the order of `zephyr run`."""
 
 
 class RecipeError(ValueError):
     """A recipe cannot mean what it says. Nothing was started."""
-
-
-class Rounds(Strict):
-    """On-policy training: each round's answers are by the model that the round before made. `rounds: 3` is enough."""
-
-    count: int = Field(ge=1, le=100)
-    """How often answers are sampled, judged and trained on."""
-    prompts: Literal["split", "reuse"] = "split"
-    """split: each round has its part of the prompts. reuse: each has all."""
-    start: Literal["previous", "base"] = "previous"
-    """What a round's training starts from, which is also DPO's reference: the model of the round before, or the
-    recipe's base each time."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _a_number_is_the_count(cls, given: Any) -> Any:
-        return {"count": given} if isinstance(given, int) and not isinstance(given, bool) else given
-
-
-class Pretraining(PretrainSettings):
-    """Texts, and how the base goes on being pretrained on them."""
-
-    files: tuple[str, ...] = Field(min_length=1)
-    """Parquet or JSON lines with a document per row, or .txt with one each; a path is looked for beside the recipe
-    first."""
-    held_out: tuple[str, ...] = ()
-    """Files of the same kinds, scored before and after."""
-
-    @property
-    def trained(self) -> PretrainSettings:
-        """What the trainer is told; the files it is told apart."""
-        return PretrainSettings.model_validate(self.model_dump(exclude={"files", "held_out"}))
-
-
-class TrainingPlan(Strict):
-    """Which model is trained, and how. What comes later starts from what came before."""
-
-    base: str
-    """The model to train: a name from `models`, a folder or a Hugging Face id."""
-    revision: str | None = None
-    """The base's commit, where it is not one of `models`; None takes the newest."""
-    license: str | None = None
-    """Of the base, as its makers state it, where it is not one of `models`; for the cards of the models."""
-    pretrain: Pretraining | None = None
-    """First of all, on plain text; None leaves it out."""
-    dialogues: TrainingData | None = None
-    """What SFT learns from; None: this run's best answers."""
-    sft: SFTSettings | None = None
-    """Dialogues first, DPO on top of it; None leaves it out."""
-    pairs: TrainingData | None = None
-    """What DPO and the reward model learn from; None: this run's pairs."""
-    reward: RewardSettings | None = None
-    """A reward model on the pairs, from the SFT model where there is one: a judge of kind reward_model can ask it."""
-    dpo: DPOSettings | None = None
-    rlhf: RLHFSettings | None = None
-    """Reinforcement learning on the run's prompts, from the SFT model where there is one; the judge, or the model of
-    `reward`, scores the answers."""
-    gguf: Literal["f16", "q8_0"] | None = None
-    """Also write each model as one file that llama.cpp, Ollama and LM Studio read; q8_0 is half the size and, on a CPU,
-    faster."""
-    launch: Launch | None = None
-    """Several processes train together, through `accelerate launch`; None: one."""
-    rounds: Rounds | None = None
-    """So many times `zephyr run` samples from the model in training, judges and trains; None: once, from the base."""
-
-    @model_validator(mode="after")
-    def _someone_learns_from_it(self) -> "TrainingPlan":
-        for data in sorted(set(DATA.values())):
-            stages = [stage for stage, learns in DATA.items() if learns == data]
-            if getattr(self, data) and not any(getattr(self, stage) for stage in stages):
-                raise ValueError(
-                    f"{data} are given and nothing learns from them; add {' or '.join(stages)}, or leave them out"
-                )
-            if getattr(self, data) and self.rounds:
-                raise ValueError(
-                    f"{data} are given and rounds: each round learns from its own answers; train on {data} in a recipe "
-                    "of their own and name the model it makes as the base"
-                )
-        return self
-
-    @property
-    def needs_answers(self) -> bool:
-        """Whether a stage learns from what the run itself asks for."""
-        return any(getattr(self, stage) and not getattr(self, data) for stage, data in DATA.items())
-
-
-class Evaluation(Strict):
-    """Models answer held-out prompts before and after training; the same judge scores them."""
-
-    prompts: int = Field(default=64, ge=1)
-    """Held-out prompts, at most; drawn by prompt id."""
-    sampler: Sampler
-    """How every model is asked. Its `model` says how they are served: their weights take that model's place."""
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
-    """Of the intervals, bootstrapped over prompts."""
 
 
 class Recipe(Strict):
@@ -478,120 +374,3 @@ class Recipe(Strict):
 def _known(name: str, models: dict[str, Any], where: str) -> None:
     if name not in models:
         raise ValueError(f"{where}: {name!r} is not in models ({', '.join(models)})")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key written twice is an error, not the last one."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key.value!r} stands twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe file, with `a.b=c` replacements; values are YAML, list items are named by their place.
-
-    Raises:
-        RecipeError: the file or an override cannot be read, or a field has a wrong value; names each field.
-    """
-    data = read_fields(path, overrides)
-    minimum = data.get("judge_minimum")
-    files = [(source, "file") for source in data.get("prompts") or ()]
-    cleaning = data.get("cleaning")
-    files += (
-        [(each, "file") for each in cleaning.get("benchmarks") or ()] if isinstance(cleaning, dict) else []
-    )
-    files += [(minimum, "card"), (minimum, "gold")]
-    training = data.get("training")
-    sources = training if isinstance(training, dict) else {}
-    for kind in sorted(set(DATA.values())):
-        if isinstance(source := sources.get(kind), dict) and source.get("file"):
-            files += [(source, "file"), (source, "test")]
-    asked = data.get("benchmark")
-    suites = asked.get("suites") if isinstance(asked, dict) else None
-    for suite in suites.values() if isinstance(suites, dict) else ():
-        files += [(suite, field) for field in ("questions", "references", "baseline", "calibration")]
-    for holder, field in files:
-        if isinstance(holder, dict) and isinstance(holder.get(field), str):
-            beside = path.parent / holder[field]
-            if not Path(holder[field]).is_absolute() and beside.is_file():
-                holder[field] = str(beside)
-    texts = training.get("pretrain") if isinstance(training, dict) else None
-    for field in ("files", "held_out"):
-        if isinstance(texts, dict) and isinstance(texts.get(field), list):
-            beside = [path.parent / str(file) for file in texts[field]]
-            texts[field] = [
-                str(near) if near.is_file() else file for near, file in zip(beside, texts[field], strict=True)
-            ]
-    try:
-        return Recipe.model_validate(data)
-    except ValidationError as error:
-        raise RecipeError(f"{path}:\n{explain(error)}") from error
-
-
-def read_fields(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """A YAML file's fields, with `a.b=c` replacements.
-
-    Raises:
-        RecipeError: the file or an override cannot be read.
-    """
-    try:
-        data = yaml.load(path.read_text(), _Loader)
-    except FileNotFoundError as error:
-        near = sorted(str(p) for p in Path("recipes").glob("*.yaml"))
-        raise RecipeError(f"no recipe {str(path)!r}; recipes/ holds {', '.join(near) or 'none'}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path} is not readable YAML: {_one_line(error)}") from error
-    if not isinstance(data, dict):
-        raise RecipeError(f"{path} must hold fields (name: …), not {type(data).__name__}")
-    for override in overrides:
-        _replace(data, override)
-    return data
-
-
-def explain(error: ValidationError) -> str:
-    """One line per wrong field: where, what was wanted, what came."""
-    wanted: dict[str, dict[str, str]] = {}
-    for problem in error.errors():
-        # a union adds its branches to the place: `literal['sigmoid',…]`, `dict[…]`, `str`
-        parts = [
-            str(part) for part in problem["loc"] if not re.search(r"[\[(]|^(str|dict|int|float)$", str(part))
-        ]
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = "unknown key; it is not a field here"
-        came, silent = problem["input"], problem["type"] in ("missing", "value_error")
-        got = "" if silent or isinstance(came, dict | list) else f" (got {came!r})"
-        wanted.setdefault(".".join(parts) or "recipe", {})[message] = got
-    return "\n".join(
-        f"  {where}: {'; or: '.join(messages)}{next(iter(messages.values()))}"
-        for where, messages in wanted.items()
-    )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _replace(data: dict[str, Any], override: str) -> None:
-    match = re.fullmatch(r"([\w.-]+)=(.*)", override, re.DOTALL)
-    if match is None:
-        raise RecipeError(f"--set {override!r} must be path=value, as in --set pairs.min_margin=0.2")
-    *parents, last = match[1].split(".")
-    try:
-        value = yaml.safe_load(match[2])
-        here: Any = data
-        for part in parents:
-            here = here[int(part)] if isinstance(here, list) else here.setdefault(part, {})
-        if isinstance(here, list):
-            here[int(last)] = value
-        else:
-            here[last] = value
-    except (IndexError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise RecipeError(f"--set {override!r}: no such place in the recipe ({_one_line(error)})") from error

@@ -11,7 +11,8 @@ from flows.facts import Facts
 from flows.inputs import gather_prompts
 from flows.load import read
 from flows.plan import plan_text
-from flows.recipe import RecipeError, load_recipe
+from flows.recipe import RecipeError
+from flows.recipe_file import load_recipe
 from flows.run import Run
 from flows.suites.table import suite_tables
 from flows.train import trained

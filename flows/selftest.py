@@ -20,7 +20,8 @@ from flows.facts import Facts
 from flows.flow import Given, flow
 from flows.pool import collect
 from flows.progress import display
-from flows.recipe import Recipe, RecipeError, explain
+from flows.recipe import Recipe, RecipeError
+from flows.recipe_file import explain
 from flows.run import Run
 from flows.selftest_audit import Found, audit
 from judges import Jury, Pairwise, Rating

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flows.inputs import each_prompt, gather_prompts
-from flows.recipe import TrainingPlan
 from flows.run import Run
 from flows.tokens import LETTERS_PER_TOKEN, USUAL_PROMPT
+from flows.training_plan import TrainingPlan
 from pairs.splits import split_of
 from pairs.training_data import DATA, TrainingData, count_rows, prepared
 from prompts.principle import is_table, table_sources

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from flows.recipe import Recipe, RecipeError, explain, load_recipe, read_fields
+from flows.recipe import Recipe, RecipeError
+from flows.recipe_file import explain, load_recipe, read_fields
 from judges import JudgeSettings, Jury, panel
 from judges.card import judge_fingerprint
 from judges.jury import Member

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from flows.facts import Facts
 from flows.flow import Given, flow
-from flows.recipe import Recipe, RecipeError, explain
+from flows.recipe import Recipe, RecipeError
+from flows.recipe_file import explain
 from flows.run import Run
 from flows.train import train
 

@@ -16,11 +16,12 @@ from flows.flow import Given, flow
 from flows.gpus import hold
 from flows.job import Kind, job_of, published
 from flows.progress import display
-from flows.recipe import RecipeError, TrainingPlan
+from flows.recipe import RecipeError
 from flows.rewards import judging, looked_on
 from flows.run import Run
 from flows.shown import show_training
 from flows.trainer import run_training
+from flows.training_plan import TrainingPlan
 from serving.gpus import detect
 from trainers.job import Data
 from trainers.launch import Launch, command

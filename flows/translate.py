@@ -19,7 +19,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from flows.recipe import Recipe, RecipeError, explain, read_fields
+from flows.recipe import Recipe, RecipeError
+from flows.recipe_file import explain, read_fields
 from flows.translate_keys import DROPPED, OPTIMIZERS, RENAMED, SAME, SCHEDULERS, TRL_DEFAULTS
 
 

@@ -21,7 +21,8 @@ from flows.browse import Book, Wanted, choices
 from flows.labels import Labels
 from flows.loopback import Loopback
 from flows.people import figures
-from flows.recipe import RecipeError, load_recipe
+from flows.recipe import RecipeError
+from flows.recipe_file import load_recipe
 from flows.run import Run
 from judges.human import CHOICES, QUESTION, Choice, shown
 from pairs.diff import CHANGES, Changed, diff, folder_of

@@ -16,7 +16,7 @@ from prefect.exceptions import ParameterTypeError
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import is_valid_schema, validate
 
-from flows.recipe import load_recipe
+from flows.recipe_file import load_recipe
 from flows.setup import KINDS, POOLS, template
 
 ROOT = Path(__file__).parent.parent

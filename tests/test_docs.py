@@ -14,7 +14,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.recipe import load_recipe
+from flows.recipe_file import load_recipe
 from pairs.rows import COLUMNS, VIEWS
 from records.arrow import COMPLETION, DROPPED, JUDGEMENT, PROMPT
 from records.schema import Reason, Status

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows.plan import plan
-from flows.recipe import load_recipe
+from flows.recipe_file import load_recipe
 from flows.run import Run
 from trainers.cost import PEAKS, REACHED
 from trainers.settings import DPOSettings

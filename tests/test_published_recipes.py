@@ -7,7 +7,8 @@ import pytest
 
 from flows.answers import stages_of
 from flows.plan import plan, plan_text
-from flows.recipe import Recipe, load_recipe
+from flows.recipe import Recipe
+from flows.recipe_file import load_recipe
 from flows.run import Run
 from flows.shareable import licences
 from trainers.settings import DPOSettings, SFTSettings

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from flows.inputs import gather_prompts
-from flows.recipe import RecipeError, load_recipe
+from flows.recipe import RecipeError
+from flows.recipe_file import load_recipe
 from flows.run import Run
 from judges.rating import Rating
 from prompts.load import PromptError

@@ -9,7 +9,8 @@ import yaml
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.recipe import Recipe, RecipeError, load_recipe
+from flows.recipe import Recipe, RecipeError
+from flows.recipe_file import load_recipe
 from flows.translate import translate
 
 SHARED = {

@@ -120,7 +120,7 @@ def _fail(message: str, code: int, as_json: bool) -> NoReturn:
 
 def read(recipe: Path, overrides: list[str] | None) -> Any:
     """The recipe with what `--set` replaces."""
-    from flows.recipe import load_recipe
+    from flows.recipe_file import load_recipe
 
     return load_recipe(recipe, overrides or ())
 

@@ -14,7 +14,7 @@ from flows.audit_published import audit_published, audit_text
 from flows.cli import app
 from flows.imports import import_dataset
 from flows.preferences import build_preferences
-from flows.recipe import load_recipe
+from flows.recipe_file import load_recipe
 from records.ids import prompt_id
 from records.schema import Message
 from tests.ultrafeedback_file import annotated, clean, sentence, write

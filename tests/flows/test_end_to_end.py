@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.recipe import load_recipe
+from flows.recipe_file import load_recipe
 from flows.zephyr import zephyr
 from serving.weights import Weights
 

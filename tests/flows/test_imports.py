@@ -11,7 +11,8 @@ from flows.dataset import judged_prompts
 from flows.imports import import_dataset
 from flows.inputs import gather_prompts
 from flows.preferences import build_preferences, judge_responses
-from flows.recipe import RecipeError, load_recipe
+from flows.recipe import RecipeError
+from flows.recipe_file import load_recipe
 from flows.reparse import reparse
 from flows.report import draw
 from flows.run import Run

@@ -14,7 +14,8 @@ import yaml
 
 from flows.imports import import_dataset
 from flows.preferences import build_preferences
-from flows.recipe import Recipe, load_recipe
+from flows.recipe import Recipe
+from flows.recipe_file import load_recipe
 from tests.fake_model import fake_model
 from tests.flows.fakes import answer, recipe
 from tests.standin_hub import Hub, standin_hub

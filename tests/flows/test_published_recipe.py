@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.job import job_of
-from flows.recipe import RecipeError, load_recipe
+from flows.recipe import RecipeError
+from flows.recipe_file import load_recipe
 from flows.run import Run
 from flows.zephyr import zephyr
 from prompts.chat import chat_template

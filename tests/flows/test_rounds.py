@@ -8,7 +8,8 @@ import pytest
 
 import flows.train
 from flows.inputs import gather_prompts
-from flows.recipe import Recipe, load_recipe
+from flows.recipe import Recipe
+from flows.recipe_file import load_recipe
 from flows.rounds import round_recipe, train_in_rounds
 from flows.run import Run
 from flows.trainer import TrainingFailed

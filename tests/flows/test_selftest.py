@@ -12,7 +12,8 @@ import judges.pairwise
 import judges.rating
 import pairs.dataset
 import pairs.policies
-from flows.recipe import Recipe, RecipeError, load_recipe
+from flows.recipe import Recipe, RecipeError
+from flows.recipe_file import load_recipe
 from flows.selftest import built_in, chosen_cases, selftest
 from flows.selftest_text import selftest_text
 from judges.base import Unread, Verdict

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.recipe import RecipeError, load_recipe
+from flows.recipe import RecipeError
+from flows.recipe_file import load_recipe
 from flows.sweep import settings_of, table_text
 
 QUICKSTART = load_recipe(Path(__file__).parents[2] / "recipes" / "quickstart.yaml")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.preferences import build_preferences
-from flows.recipe import load_recipe
+from flows.recipe_file import load_recipe
 from serving.weights import resolve_transformers
 
 NONE = "no vLLM: ZEPHYR_VLLM_PYTHON is not set and no `vllm` is on PATH"

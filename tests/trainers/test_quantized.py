@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from flows.recipe import load_recipe
+from flows.recipe_file import load_recipe
 from trainers.guards import BadInput, check_settings
 from trainers.quantized import NF4, held
 from trainers.reference import References

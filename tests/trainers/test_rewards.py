@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM
 from flows.evaluate import held_out
 from flows.inputs import gather_prompts
 from flows.plan import plan_text
-from flows.recipe import Recipe, RecipeError, load_recipe
+from flows.recipe import Recipe, RecipeError
+from flows.recipe_file import load_recipe
 from flows.rewards import Rewards, held_out_beside_evaluation, identity, listening, looked_on
 from flows.run import Run
 from records.ids import fingerprint

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.job import Kind, job_of
-from flows.recipe import Recipe, RecipeError, load_recipe
+from flows.recipe import Recipe, RecipeError
+from flows.recipe_file import load_recipe
 from flows.run import Run
 from tests.trainers.conftest import dialogue, pair, text
 
