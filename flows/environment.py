@@ -71,6 +71,12 @@ def _gpus() -> Iterator[Check]:
         yield Check("GPUs", "note", "none", "models of kind llamacpp and endpoint need none")
     else:
         yield Check("GPUs", "ok", f"{machine.gpus} of {machine.gpu_memory:.0f} GiB")
+        import torch  # takes seconds, and without GPUs there is nothing to ask it
+
+        built = f"torch {torch.__version__}, CUDA {torch.version.cuda or 'none'}"
+        works = torch.cuda.is_available()
+        fix = "" if works else "training would run on the CPU; install the build of torch for this driver"
+        yield Check("CUDA", "ok" if works else "error", built, fix)
 
 
 def _vllm() -> Iterator[Check]:
