@@ -33,6 +33,11 @@ def started(folder: Path, settings: Recipe, verb: str) -> tuple[list[str], dict[
     return command, os.environ | {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
 
 
+def hears_ctrl_c() -> None:
+    """A shell that starts the tests in the background has all its children ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def asked(fake: Fake, count: int) -> None:
     deadline = time.monotonic() + 100
     while len(fake.asked) < count and time.monotonic() < deadline:
@@ -48,7 +53,13 @@ def test_a_run_that_is_told_to_stop_says_so_and_keeps_what_it_has(tmp_path: Path
         settings = recipe(fake.url, file, models=models, shard_size=20, shards_in_flight=2)
         command, environment = started(tmp_path, settings, "generate")
 
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=hears_ctrl_c,
+        )
         asked(fake, 30)
         process.send_signal(told)
         said, errors = process.communicate(timeout=60)
