@@ -11,8 +11,9 @@ AXE := 4.14.1
 quickstart: $(READY)
 	$(BIN)/zephyr run recipes/quickstart.yaml
 
+# On up to four cores, a file at a time on each
 test: $(READY)
-	$(BIN)/python -m pytest -m "not vllm and not long and not deployments" --durations=10
+	$(BIN)/python -m pytest -m "not vllm and not long and not deployments" -n auto --maxprocesses 4 --dist loadfile --durations=10
 
 # Whole recipes beside the quickstart's, benchmarks at a small size, a run that is killed; some minutes
 test-long: $(READY)
