@@ -31,7 +31,7 @@ test-vllm: $(READY)
 bench-pipeline: $(READY)
 	$(BIN)/python -m benchmarks.pipeline --rows $(or $(ROWS),1)
 
-# Beside distilabel, curator and Data Designer, each in an environment of its own; under half an hour. make bench-peers ROWS=0.1
+# Beside distilabel, curator and Data Designer, each in an environment of its own; forty minutes. make bench-peers ROWS=0.1
 bench-peers: $(READY)
 	$(BIN)/python -m benchmarks.peers --rows $(or $(ROWS),1) --out benchmarks/results/peers.json
 	$(BIN)/python -m benchmarks.peers --table
