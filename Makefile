@@ -13,7 +13,7 @@ quickstart: $(READY)
 
 # On up to four cores, a file at a time on each
 test: $(READY)
-	$(BIN)/python -m pytest -m "not vllm and not long and not deployments" -n auto --maxprocesses 4 --dist loadfile --durations=10
+	$(BIN)/python -m pytest -m "not vllm and not long and not deployments" -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=10
 
 # Whole recipes beside the quickstart's, benchmarks at a small size, a run that is killed; some minutes
 test-long: $(READY)
@@ -51,9 +51,9 @@ bench-judges: $(READY)
 	$(BIN)/python -m benchmarks.prefix --data $(or $(DATA),../shared/data)
 	$(BIN)/python -m benchmarks.best_of_n --write
 
-# DPO against TRL's, same pairs and weights, on this CPU; under twenty minutes. A short look: make bench-trainer BATCH=2 ROUNDS=1
+# DPO against TRL's, same pairs and weights, on this CPU; ten minutes. A short look: make bench-trainer BATCH=2 ROUNDS=1
 bench-trainer: $(READY)
-	$(BIN)/python -m benchmarks.trainer --batch $(or $(BATCH),4) --rounds $(or $(ROUNDS),3)
+	$(BIN)/python -m benchmarks.trainer --batch $(or $(BATCH),4) --rounds $(or $(ROUNDS),3) --out benchmarks/results/trainer.json
 
 # Whether bfloat16 weights learn at 5e-7: DPO in five number formats on this CPU; under ten minutes
 bench-optimizers: $(READY)
@@ -65,11 +65,11 @@ bench-dpo-gpu: $(READY)
 
 # Prompts of benchmarks and near copies among 200 000 synthetic prompts; under a minute
 bench-decontaminate: $(READY)
-	$(BIN)/python -m benchmarks.decontaminate --prompts $(or $(PROMPTS),200000)
+	$(BIN)/python -m benchmarks.decontaminate --prompts $(or $(PROMPTS),200000) --out benchmarks/results/decontaminate.json
 
 # A dataset of UltraFeedback's size imported, paired and audited; some minutes. A tenth of it: make bench-imports ROWS=6400
 bench-imports: $(READY)
-	$(BIN)/python -m benchmarks.imports --rows $(or $(ROWS),63967)
+	$(BIN)/python -m benchmarks.imports --rows $(or $(ROWS),63967) --out benchmarks/results/imports.json
 
 # Commands, options, recipes, code and links in README.md and docs/. Field tables: python docs/fields.py
 docs: $(READY)
