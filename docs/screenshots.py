@@ -9,6 +9,7 @@ from pathlib import Path
 from reports.page import render
 from serving.chat import Request
 from tests.browser import Page, browser
+from tests.reports.figures import READY
 from tests.reports.realistic import realistic
 from tests.view.stored_run import served, stored_run
 
@@ -46,6 +47,8 @@ def write(request: Request, number: int) -> str:
 def take(page: Page, url: str, name: str, height: int, *, dark: bool = False) -> None:
     page.look(dark=dark, width=1000, height=height)
     page.go(url)
+    page.until(READY)
+    page.run("location.hash && document.querySelector(location.hash).scrollIntoView()")  # figures took room
     page.run("document.querySelectorAll('.chosen details').forEach((one) => { one.open = true; })")
     page.picture(IMAGES / f"{name}.png")
 

@@ -33,7 +33,7 @@ def asked_of(
             "simulated": {"kind": "endpoint", "model": "simulated", "base_url": url, "dialect": "vllm"}
         },
         "samplers": [
-            {"name": f"model-{i}", "model": "simulated", "seed": i, "max_tokens": 64} for i in range(models)
+            {"name": f"model-{i}", "model": "simulated", "seed": i, "max_tokens": 512} for i in range(models)
         ],
         "judge": {"kind": "rating", "model": "simulated", "min_mass": 0.01},
         "pairs": {"policy": "best_vs_random"},
@@ -57,7 +57,7 @@ def served(folder: Path, name: str, seed: int) -> dict[str, Any]:
         "prompts": [{"file": str(prompts)}],
         "machine": {"gpus": 1, "gpu_memory": 80},
         "models": {"large": {"kind": "vllm", "model": str(folder / "weights"), "revision": "a"}},
-        "samplers": [{"name": f"s{i}", "model": "large", "seed": i, "max_tokens": 64} for i in range(2)],
+        "samplers": [{"name": f"s{i}", "model": "large", "seed": i, "max_tokens": 512} for i in range(2)],
         "judge": {"kind": "rating", "model": "large", "min_mass": 0.01},
         "shard_size": 20,
         "max_unjudged": 1.0,

@@ -56,7 +56,7 @@ def test_a_server_that_restarts_and_a_killed_worker_cost_nothing_but_time(
 ):
     from benchmarks.simulator import simulator
 
-    with simulator(speed=5) as model:
+    with simulator(speed=0.1, mean=60) as model:
         recipe = asked_of(model.url, tmp_path, "restart", 400, models=2, shard_size=50)
         here.worker("zephyr-cpu", "restart-0")
         id = here.submit("build-preferences/local", {"recipe": recipe, "out": str(out)})

@@ -35,7 +35,7 @@ def resident(id: str) -> int:
 
 
 def test_no_row_is_lost_or_doubled_when_a_worker_is_killed_twice(here: Place, out: Path, tmp_path: Path):
-    with simulator(speed=100, faults=0.0) as model:
+    with simulator(speed=100, mean=60) as model:
         here.worker("zephyr-cpu", "conductor", limit=1)
         here.worker("zephyr-gpu", "left", limit=1)
         here.worker("zephyr-gpu", "right-0", limit=1)

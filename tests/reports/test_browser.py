@@ -9,12 +9,9 @@ from reports.data import LengthPoint
 from reports.page import render
 from tests.accessible import AXE, axe_barriers, barriers
 from tests.browser import Page, browser
-from tests.reports.figures import needs_vega
+from tests.reports.figures import READY, needs_vega
 from tests.reports.realistic import realistic
 
-READY = (
-    "document.querySelectorAll('.chart').length === document.querySelectorAll('.chart[data-answers]').length"
-)
 ATTACK = "<img src=x onerror=\"document.title = 'broken in'\"><script>document.title = 'broken in'</script>"
 
 
