@@ -48,7 +48,7 @@ def take(page: Page, url: str, name: str, height: int, *, dark: bool = False) ->
     page.look(dark=dark, width=1000, height=height)
     page.go(url)
     page.until(READY)
-    page.run("location.hash && document.querySelector(location.hash).scrollIntoView()")  # figures took room
+    page.run("location.hash && document.querySelector(location.hash).scrollIntoView({behavior: 'instant'})")
     page.run("document.querySelectorAll('.chosen details').forEach((one) => { one.open = true; })")
     page.picture(IMAGES / f"{name}.png")
 
