@@ -1,8 +1,8 @@
 """Stored judgements -> scores -> pairs and best-of-n rows -> dataset folder. Asks no model, so policies are free."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flows.answers import Answers
@@ -34,19 +34,21 @@ class Judged:
     prompt: Prompt
     candidates: list[Candidate]
     judgements: dict[str, list[Judgement]]
-    """By completion id."""
+    """By completion id; empty where they were let go."""
     rounds: int = 1
     """Times every sampler was asked for its n answers."""
 
 
 def judged_prompts(run: Run, prompts: Iterable[Prompt], answers: list[Answers]) -> list[Judged]:
     """All answers of a run, joined by place and checked by id."""
+    return list(each_judged(run, prompts, answers))
+
+
+def each_judged(run: Run, prompts: Iterable[Prompt], answers: list[Answers]) -> Iterator[Judged]:
+    """The same, a shard at a time."""
     every, size = list(prompts) if answers else [], run.recipe.shard_size
-    return [
-        case
-        for index, first in enumerate(range(0, len(every), size))
-        for case in judged_shard(run, every[first : first + size], answers, index)
-    ]
+    for index, first in enumerate(range(0, len(every), size)):
+        yield from judged_shard(run, every[first : first + size], answers, index)
 
 
 def judged_shard(run: Run, prompts: Sequence[Prompt], answers: list[Answers], index: int) -> list[Judged]:
@@ -120,10 +122,24 @@ def build_dataset(
         DatasetError: preflight found what would make a trained model meaningless.
     """
     recipe = run.recipe
-    cases = judged_prompts(run, prompts, answers)
+    cases: list[Judged] = []
     sides: dict[Split, list[Judged]] = {split: [] for split in SPLITS}
-    for case in cases:
-        sides[case.prompt.meta["split"]].append(case)
+    failures: defaultdict[str, Counter[str]] = defaultdict(Counter)
+
+    def judgements() -> Iterator[dict[str, list[Judgement]]]:
+        """Every prompt's, counted and let go: with several aspects they are most of a run."""
+        for case in each_judged(run, prompts, answers):
+            for each in case.candidates:
+                failures[each.completion.model].update(j.status for j in case.judgements[each.completion.id])
+            yield case.judgements
+            cases.append(replace(case, judgements={}))
+            sides[case.prompt.meta["split"]].append(cases[-1])
+
+    if len(recipe.jury.members) > 1:
+        agreement = leave_one_out(judgements(), recipe.jury)
+        facts.put("agreement", {name: {"rate": a.rate, **a._asdict()} for name, a in agreement.items()})
+    else:
+        deque(judgements(), maxlen=0)
     pairs: dict[Split, list[Pair]] = {}
     sft: dict[Split, list[SftRow]] = {}
     lost: list[Dropped] = []
@@ -138,20 +154,12 @@ def build_dataset(
         else:
             pairs[split], own = pair_all(((c.prompt, c.candidates) for c in side), recipe.pairs)
             lost += own
-    failures: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for case in cases:
-        for each in case.candidates:
-            for judgement in case.judgements[each.completion.id]:
-                failures[each.completion.model][judgement.status] += 1
     asked: dict[Split, list[Prompt]] = {
         split: [case.prompt for case in side] for split, side in sides.items()
     }
     found = preflight(pairs, sft=sft, prompts=asked, dropped=lost, judgements=failures)
     if not of_winners:
         facts.put("preflight", found.model_dump(mode="json"))
-    if len(recipe.jury.members) > 1:
-        agreement = leave_one_out((case.judgements for case in cases), recipe.jury)
-        facts.put("agreement", {name: {"rate": a.rate, **a._asdict()} for name, a in agreement.items()})
     if found.errors:
         raise DatasetError("the dataset was not written: " + "; ".join(found.errors))
     steps = funnel(cases, dropped, lost, pairs)
