@@ -87,7 +87,13 @@ class Place:
         return done.stdout
 
     def api(self, route: str, body: Any = None, method: str = "POST") -> Any:
-        reply = httpx.request(method, f"{self.url}{route}", json=body, timeout=60)
+        """As Prefect's own client: 503 is a database that is busy just now."""
+
+        def answered() -> httpx.Response | None:
+            reply = httpx.request(method, f"{self.url}{route}", json=body, timeout=60)
+            return None if reply.status_code == 503 else reply
+
+        reply: httpx.Response = wait_for(answered, 120, route)
         assert reply.status_code < 400, f"{route}: {reply.status_code} {reply.text[:2000]}"
         return reply.json() if reply.content else None
 
